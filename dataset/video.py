@@ -1,0 +1,93 @@
+"""One video to propagate masks through: its frames, the masks given on some of them, the truth if known."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from dataset.frames import Frames, ImageFrames
+from dataset.images import fit_mask, has_smooth_edges, read_mask
+from util.errors import InputError, warn
+
+
+@dataclass(frozen=True)
+class Video:
+    """
+    Attributes:
+        name: of the output folder.
+        frames: the stream of frames.
+        masks: the mask file given on a frame, by the frame's index.
+        truth: the true mask files, named as the frames' masks are; a folder, or None if not all frames have one.
+        binary: every non-zero value is the one object, written as 255 (DAVIS 2016).
+        renumber: objects are written as 1..K in the order of their values (DAVIS 2017).
+    """
+    name: str
+    frames: Frames
+    masks: dict[int, Path] = field(default_factory=dict)
+    truth: Path | None = None
+    binary: bool = False
+    renumber: bool = False
+
+    def mask(self, index: int, height: int, width: int) -> np.ndarray | None:
+        """The objects given on a frame as (H, W) integers in their output values, or None.
+
+        Raises:
+            InputError: see `read_mask` and `fit_mask`.
+        """
+        if index not in self.masks:
+            return None
+        mask = fit_mask(self.masks[index], self.labels(self.masks[index]), height, width)
+        return mask if mask.any() else None
+
+    def check(self) -> None:
+        """Look at all given masks before any work is done, and warn of what is odd.
+
+        Raises:
+            InputError: a mask cannot be used, or none has an object.
+        """
+        height, width = next(iter(self.frames.read([0], workers=0))).shape[:2]
+        empty = []
+        for path in self.masks.values():
+            mask = self.labels(path)
+            if fit_mask(path, mask, height, width) is not mask:
+                warn(f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its frame {width}x{height}: "
+                     f"resized to fit")
+            if has_smooth_edges(mask):
+                warn(f"{path}: most of its {len(np.unique(mask)) - 1} values are thin lines only, as in a mask with "
+                     f"smooth edges; each is taken for an object")
+            if not mask.any():
+                empty.append(path)
+        if len(empty) == len(self.masks):
+            more = f" (nor in the {len(empty) - 1} other masks)" if len(empty) > 1 else ""
+            raise InputError(f"{empty[0]}: no object in this mask, all of it is 0{more}")
+
+    def labels(self, path: Path) -> np.ndarray:
+        """A mask file's content in output values."""
+        mask = read_mask(path)
+        if self.binary:
+            return (mask > 0) * 255
+        if self.renumber:
+            values = np.unique(mask[mask > 0])
+            return np.where(mask > 0, np.searchsorted(values, mask) + 1, 0)
+        return mask
+
+
+def image_files(folder: Path, suffixes: set[str]) -> list[Path]:
+    """The folder's image files in the order of their names.
+
+    Raises:
+        InputError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    files = sorted(path for path in folder.iterdir()
+                   if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    if not files:
+        raise InputError(f"{folder}: no images in it")
+    return files
+
+
+def truth_folder(frames: ImageFrames, folder: Path) -> Path | None:
+    """The folder, if it holds a mask for every frame."""
+    return folder if all((folder / f"{name}.png").is_file() for name in frames.names) else None

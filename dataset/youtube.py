@@ -1,0 +1,44 @@
+"""YouTubeVOS for evaluation."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from dataset.frames import ImageFrames
+from dataset.images import IMAGE_SUFFIXES
+from dataset.video import Video, image_files, truth_folder
+from util.errors import InputError
+from util.palette import davis_palette, palette_of
+
+
+def youtube_vos(root: Path, split: str) -> list[Video]:
+    """The videos of a split, every frame of them, with the masks of objects on the frames they first appear on.
+
+    Args:
+        root: the folder with ``all_frames`` and the splits.
+        split: such as ``valid``.
+
+    Raises:
+        InputError: something of the layout is missing, or a mask is named after no frame.
+    """
+    images, annotations = root / "all_frames" / f"{split}_all_frames" / "JPEGImages", root / split / "Annotations"
+    if not images.is_dir():
+        raise InputError(f"{images}: no such folder; is the data set there?")
+    names = sorted(path.name for path in images.iterdir() if path.is_dir())
+    if not names:
+        raise InputError(f"{images}: no videos in it")
+    videos = []
+    for name in names:
+        frames = ImageFrames(image_files(images / name, IMAGE_SUFFIXES))
+        index_of = {stem: index for index, stem in enumerate(frames.names)}
+        masks = {}
+        for path in image_files(annotations / name, {".png"}):
+            if path.stem not in index_of:
+                raise InputError(f"{path}: a mask without a frame (there is no {path.stem} in {images / name})")
+            masks[index_of[path.stem]] = path
+        videos.append(Video(name, frames, masks, truth_folder(frames, images.parent / "Annotations" / name)))
+    return videos
+
+
+def youtube_palette(videos: list[Video]) -> bytes:
+    """The palette of the data set's masks, or DAVIS's."""
+    return palette_of(next(iter(videos[0].masks.values()))) or davis_palette()

@@ -1,0 +1,159 @@
+"""Propagation of masks through a video, frame by frame."""
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.aggregate import aggregate
+from model.memory import MemoryBank, read
+from model.network import PropagationNetwork
+
+STRIDE = 16      # of the features in the memory; frames are padded to its multiples
+
+
+class _Unmemorized(NamedTuple):
+    """The latest frame, which enters the memory only if another frame follows."""
+    image: Tensor           # (3, H, W), padded
+    probabilities: Tensor   # (K+1, H, W), padded
+    permanent: bool
+
+
+class InferenceCore:
+    """Propagates the masks of any number of objects through one video given as a stream.
+
+    One core is one video: the frames go in one by one, in order (forward or backward in time), and objects may
+    be given on any of them. It holds the memory bank and the latest frame, nothing else that grows.
+
+    Args:
+        network: its device is the core's.
+        top_k: of a location's affinities only the k largest count; None: all of them.
+        kernel_sigma: kernelized memory reading with this standard deviation in stride-16 cells; None: off.
+        mem_every: every so many frames, counted from the last permanent one, a frame stays in memory for good.
+            All others serve the next frame only.
+        max_memory_frames: keep only the first and the latest permanent frames, so many in all; None: keep all.
+        amp: compute in 16 bits where that is safe (bfloat16 on a CPU, float16 elsewhere).
+
+    Attributes:
+        labels: the values under which the objects were given; channel i+1 of the probabilities is ``labels[i]``.
+    """
+
+    def __init__(self, network: PropagationNetwork, top_k: int | None = 50, kernel_sigma: float | None = None,
+                 mem_every: int = 5, max_memory_frames: int | None = None, amp: bool = False):
+        self.network = network
+        self.device = next(network.parameters()).device
+        self.top_k, self.kernel_sigma = top_k, kernel_sigma
+        self.mem_every, self.max_memory_frames = mem_every, max_memory_frames
+        self.amp = amp
+        self.labels: list[int] = []
+        self._banks: list[MemoryBank] = []      # one for each label
+        self._unmemorized: _Unmemorized | None = None
+        self._since_permanent = 0
+
+    @torch.inference_mode()
+    def step(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Take the next frame and tell where the objects are in it.
+
+        Args:
+            image: (3, H, W), normalised with the ImageNet mean and standard deviation; all frames of one size.
+            mask: (H, W) integers, objects given on this frame: each non-zero value is an object. One not seen
+                before is followed from here on; one already followed is corrected. Where nothing is given (0),
+                other objects keep their prediction.
+
+        Returns:
+            (K+1, H, W) probabilities, background first, then ``labels`` in their order. K is 0 before the
+            first mask.
+
+        Raises:
+            ValueError: the frame is smaller than 16 pixels, of another size than the ones before, or the mask
+                is of another size than the frame.
+        """
+        height, width = image.shape[-2:]
+        if min(height, width) < STRIDE:
+            raise ValueError(f"a frame of {width}x{height} pixels is too small, both sides need {STRIDE} or more")
+        if mask is not None and mask.shape != (height, width):
+            raise ValueError(f"mask of {tuple(mask.shape)} for a frame of {(height, width)}")
+        padding = _padding(height, width)
+        image = F.pad(image.to(self.device, non_blocking=True), padding)
+        if self._unmemorized is not None and self._unmemorized.image.shape != image.shape:
+            raise ValueError(f"the frame is {width}x{height} pixels, those before it were not")
+
+        with torch.autocast(self.device.type, _half(self.device)) if self.amp else nullcontext():
+            self._memorize_latest()
+            probabilities = self._predict(image)
+        self._since_permanent += 1
+        if mask is not None and mask.any():
+            probabilities = self._correct(probabilities, F.pad(mask.to(self.device), padding))
+            self._since_permanent = 0
+        if self.labels:
+            permanent = self._since_permanent in (0, self.mem_every)
+            self._since_permanent %= self.mem_every
+            self._unmemorized = _Unmemorized(image, probabilities, permanent)
+        left, _, top, _ = padding
+        return probabilities[:, top:top + height, left:left + width]
+
+    def _memorize_latest(self) -> None:
+        if self._unmemorized is None:
+            return
+        image, probabilities, permanent = self._unmemorized
+        keys, values = self.network.memorize(_batch(image), probabilities[None, 1:])
+        for bank, key, value in zip(self._banks, keys[0], values[0], strict=True):
+            bank.add(key, value, permanent)
+
+    def _predict(self, image: Tensor) -> Tensor:
+        """Probabilities (K+1, H, W) of the known objects, read from the memory."""
+        if not self.labels:
+            return image.new_ones(1, *image.shape[1:])
+        query = self.network.encode_query(_batch(image))
+        height, width = query.key.shape[-2:]
+        rows = query.key[0].flatten(1).T.contiguous()
+        readouts = [read(rows, bank.blocks(), self.top_k, self.kernel_sigma, width).T.unflatten(1, (height, width))
+                    for bank in self._banks]
+        return aggregate(self.network.segment(query, torch.stack(readouts)[None])[0])
+
+    def _correct(self, probabilities: Tensor, mask: Tensor) -> Tensor:
+        """Put the given objects in the place of what was predicted (or was not yet known) for them."""
+        objects = dict(zip(self.labels, probabilities[1:] * (mask == 0)))
+        for label in mask.unique().tolist():
+            if label == 0:
+                continue
+            if label not in objects:
+                self.labels.append(label)
+                self._banks.append(MemoryBank(self.max_memory_frames))
+            objects[label] = (mask == label).to(probabilities.dtype)
+        return aggregate(torch.stack([objects[label] for label in self.labels]))
+
+
+def to_label_map(probabilities: Tensor, labels: list[int], size: tuple[int, int]) -> Tensor:
+    """The likeliest object at each pixel.
+
+    Args:
+        probabilities: (K+1, H, W), background first.
+        labels: the value to write for each of the K objects, 0 to 255.
+        size: (height, width) of the result; probabilities are resized to it bilinearly.
+
+    Returns:
+        (height, width) uint8, 0 where the background is likeliest.
+    """
+    if tuple(probabilities.shape[1:]) != tuple(size):
+        probabilities = F.interpolate(probabilities[None], size, mode="bilinear", align_corners=False)[0]
+    values = torch.tensor([0, *labels], dtype=torch.uint8, device=probabilities.device)
+    return values[probabilities.argmax(0)]
+
+
+def _padding(height: int, width: int) -> tuple[int, int, int, int]:
+    """Zeros to add (left, right, top, bottom) to reach multiples of 16, an odd one on the right or bottom."""
+    down, across = -height % STRIDE, -width % STRIDE
+    return across // 2, across - across // 2, down // 2, down - down // 2
+
+
+def _batch(image: Tensor) -> Tensor:
+    """(C, H, W) -> (1, C, H, W) in channels-last order, in which convolutions run faster."""
+    return image[None].contiguous(memory_format=torch.channels_last)
+
+
+def _half(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if device.type == "cpu" else torch.float16

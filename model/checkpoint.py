@@ -1,0 +1,81 @@
+"""Loading and saving weights, with the errors that users meet."""
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.network import PropagationNetwork
+from model.variants import published_network
+from util.errors import InputError
+
+
+def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
+    """The network's tensors in a weights file, or in a training checkpoint that holds them under ``network``.
+
+    Raises:
+        InputError: there is no such file, or it is not one of these.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; put the published propagation_model.pth there, "
+                         f"or name another with --model")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path}: not a readable PyTorch weights file, or cut off ({reason})") from None
+    if isinstance(state, dict) and isinstance(state.get("network"), dict):
+        state = state["network"]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path}: holds no network weights (expected a state dict, or one under 'network')")
+    return state
+
+
+def load_network(path: str | os.PathLike, device: torch.device | str = "cpu") -> PropagationNetwork:
+    """The network in a weights file, ready for inference (evaluation mode, no gradients, channels last).
+
+    Raises:
+        InputError: the file is missing, unreadable or of another network; the message says what differs.
+    """
+    state = read_state(path)
+    stem = state.get("mask_rgb_encoder.conv1.weight")
+    with torch.device("meta"):               # no memory, no time spent on weights that are replaced at once
+        network = published_network(single_object=stem is not None and stem.dim() == 4 and stem.shape[1] == 4)
+    difference = _difference(network.state_dict(), state)
+    if difference:
+        raise InputError(f"{path}: weights of another network ({difference})")
+    wanted = network.state_dict()
+    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in state.items()}, assign=True)
+    del state
+    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def save_weights(network: PropagationNetwork, path: str | os.PathLike) -> None:
+    """Write the plain state dict, which the published code loads too; the file appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    try:
+        torch.save(state, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    """What makes one state dict not fit the other, in a few words; empty if nothing does."""
+    parts = []
+    for what, names in (("lacks", expected.keys() - found.keys()), ("has besides", found.keys() - expected.keys())):
+        if names:
+            first = next(name for name in (*expected, *found) if name in names)
+            parts.append(f"{what} {len(names)} tensor{'s' * (len(names) > 1)} such as {first}")
+    for name in expected.keys() & found.keys():
+        if expected[name].shape != found[name].shape:
+            parts.append(f"{name} is {tuple(found[name].shape)}, not {tuple(expected[name].shape)}")
+            break
+    return "; ".join(parts)

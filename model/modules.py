@@ -1,0 +1,126 @@
+"""Building blocks of the propagation network: residual block, key/value heads, decoder."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def partial_convolution(conv: nn.Conv2d, x: Tensor, first_channel: int = 0) -> Tensor:
+    """Convolve some of the input channels: ``conv`` of a concatenation is the sum over its parts.
+
+    So a part that all objects share is convolved once instead of being repeated for each.
+
+    Args:
+        conv: a convolution over more channels than x has.
+        x: (N, C, H, W), the channels that begin at ``first_channel``. The first part brings the bias.
+    """
+    weight = conv.weight[:, first_channel:first_channel + x.shape[1]]
+    return F.conv2d(x, weight, conv.bias if first_channel == 0 else None, conv.stride, conv.padding)
+
+
+class ResBlock(nn.Module):
+    """ReLU, 3x3, ReLU, 3x3, added to the input (through a 3x3 where the widths differ)."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.downsample = None
+        if in_channels != out_channels:
+            self.downsample = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, H, W)."""
+        residual = self.conv2(F.relu(self.conv1(F.relu(x)), inplace=True))
+        return residual.add_(x if self.downsample is None else self.downsample(x))
+
+
+class JoiningResBlock(ResBlock):
+    """A ResBlock on the concatenation of an object's own channels and channels that all objects share."""
+
+    def shared(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The part of both convolutions of the input that the shared channels (B, C_shared, H, W) make up."""
+        first = self.conv1.in_channels - x.shape[1]
+        return partial_convolution(self.conv1, F.relu(x), first), partial_convolution(self.downsample, x, first)
+
+    def forward(self, x: Tensor, shared: tuple[Tensor, Tensor]) -> Tensor:
+        """x: (B, K, C_own, H, W), with what `shared` made -> (B, K, C_out, H, W)."""
+        def convolve(conv: nn.Conv2d, own: Tensor, rest: Tensor) -> Tensor:
+            return partial_convolution(conv, own.flatten(0, 1)).unflatten(0, x.shape[:2]).add_(rest.unsqueeze(1))
+
+        hidden = F.relu(convolve(self.conv1, F.relu(x), shared[0]), inplace=True)
+        residual = self.conv2(hidden.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return residual.add_(convolve(self.downsample, x, shared[1]))
+
+
+class UpsampleBlock(nn.Module):
+    """Joins features with skip features of twice their resolution."""
+
+    def __init__(self, skip_channels: int, up_channels: int, out_channels: int):
+        super().__init__()
+        self.skip_conv1 = nn.Conv2d(skip_channels, up_channels, 3, padding=1)
+        self.skip_conv2 = ResBlock(up_channels, up_channels)
+        self.out_conv = ResBlock(up_channels, out_channels)
+
+    def skip(self, features: Tensor) -> Tensor:
+        """The branch that does not depend on the object: (B, C_skip, H, W) -> (B, C_up, H, W)."""
+        return self.skip_conv2(self.skip_conv1(features))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """x: (B, K, C_up, H/2, W/2); skip: (B, C_up, H, W) of `skip` -> (B, K, C_out, H, W)."""
+        upsampled = F.interpolate(x.flatten(0, 1), scale_factor=2, mode="bilinear", align_corners=False)
+        joined = upsampled.unflatten(0, x.shape[:2]).add_(skip.unsqueeze(1))
+        return self.out_conv(joined.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class KeyValue(nn.Module):
+    """Projects stride-16 features to the key that is matched and the value that is read."""
+
+    def __init__(self, in_channels: int, key_channels: int, value_channels: int):
+        super().__init__()
+        self.key_proj = nn.Conv2d(in_channels, key_channels, 3, padding=1)
+        self.val_proj = nn.Conv2d(in_channels, value_channels, 3, padding=1)
+
+    def forward(self, f16: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, h, w) -> key (N, C_k, h, w), value (N, C_v, h, w)."""
+        return self.key_proj(f16), self.val_proj(f16)
+
+
+class DecoderContext(NamedTuple):
+    """What the decoder needs of the query frame, the same for every object."""
+    value: tuple[Tensor, Tensor]      # the query value's part in compress, (B, C, h, w) each
+    skip8: Tensor                     # (B, C, 2h, 2w)
+    skip4: Tensor                     # (B, C, 4h, 4w)
+
+
+class Decoder(nn.Module):
+    """From an object's readout to its mask logits.
+
+    Args:
+        value_channels: of the readout, and of the query's own value.
+        f8_channels, f4_channels: of the image features at stride 8 and 4.
+        widths: channels at stride 16, 8 and 4.
+    """
+
+    def __init__(self, value_channels: int, f8_channels: int, f4_channels: int, widths: tuple[int, int, int]):
+        super().__init__()
+        w16, w8, w4 = widths
+        self.compress = JoiningResBlock(2 * value_channels, w16)
+        self.up_16_8 = UpsampleBlock(f8_channels, w16, w8)
+        self.up_8_4 = UpsampleBlock(f4_channels, w8, w4)
+        self.pred = nn.Conv2d(w4, 1, 3, padding=1)
+
+    def context(self, value: Tensor, f8: Tensor, f4: Tensor) -> DecoderContext:
+        """The part that objects share, from the query's value and image features (B, C, ., .)."""
+        return DecoderContext(self.compress.shared(value), self.up_16_8.skip(f8), self.up_8_4.skip(f4))
+
+    def forward(self, readout: Tensor, context: DecoderContext) -> Tensor:
+        """readout: (B, K, C_v, h, w) -> logits (B, K, 16h, 16w), before soft aggregation."""
+        x = self.compress(readout, context.value)
+        x = self.up_16_8(x, context.skip8)
+        x = self.up_8_4(x, context.skip4)
+        logits = self.pred(F.relu(x.flatten(0, 1)))
+        logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+        return logits.squeeze(1).unflatten(0, readout.shape[:2])

@@ -1,0 +1,93 @@
+"""The propagation network: a space-time memory network (STM) for masks of several objects.
+
+One class serves training and inference. Everything that depends only on the query frame is computed
+once for all its objects; tensors carry a batch dimension B and an object dimension K.
+"""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from model.modules import Decoder, DecoderContext
+
+
+class Query(NamedTuple):
+    """A frame as it asks the memory: one for all objects."""
+    key: Tensor                 # (B, C_k, h, w)
+    context: DecoderContext
+
+
+def objects_at_once(device: torch.device) -> int:
+    """How many objects to encode or decode together: a CPU gains nothing from more than one, but needs the memory."""
+    return 1 if device.type == "cpu" else 4
+
+
+class PropagationNetwork(nn.Module):
+    """Memorises frames with their masks and segments further frames from that memory.
+
+    Reading the memory lies between the two (`model.memory.read`): it has no weights, and how it reads
+    (top-k, kernel) is the caller's choice.
+
+    Args:
+        rgb_encoder: image (B, 3, H, W) -> features at stride 16, 8, 4.
+        mask_rgb_encoder: ``image_part``, and of that with masks (B, K, M, H, W) -> features (B*K, C, h, w); M is
+            1 where it sees the object's mask alone (single-object training), 2 where also the sum of all others.
+        kv_m_f16, kv_q_f16: stride-16 features -> key, value; of memory and of query.
+        decoder: readout and what the query gives it -> logits.
+        single_object: whether the mask encoder sees the object's mask alone.
+    """
+
+    def __init__(self, rgb_encoder: nn.Module, mask_rgb_encoder: nn.Module, kv_m_f16: nn.Module,
+                 kv_q_f16: nn.Module, decoder: Decoder, single_object: bool = False):
+        super().__init__()
+        self.mask_rgb_encoder = mask_rgb_encoder
+        self.rgb_encoder = rgb_encoder
+        self.kv_m_f16 = kv_m_f16
+        self.kv_q_f16 = kv_q_f16
+        self.decoder = decoder
+        self.single_object = single_object
+        self.train()
+
+    def memorize(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode a frame and its objects for the memory.
+
+        Args:
+            image: (B, 3, H, W), normalised, H and W multiples of 16.
+            masks: (B, K, H, W) probabilities.
+
+        Returns:
+            key (B, K, C_k, h, w) and value (B, K, C_v, h, w); h = H/16, w = W/16. Both differ by object.
+        """
+        channels = masks.unsqueeze(2)
+        if not self.single_object:
+            # Added up from the others alone, since subtracting from the total would leave rounding errors.
+            rest = [masks[:, [j for j in range(masks.shape[1]) if j != k]].sum(1) for k in range(masks.shape[1])]
+            channels = torch.cat([channels, torch.stack(rest, 1).unsqueeze(2)], 2)
+        image_part = self.mask_rgb_encoder.image_part(image)
+        keys, values = [], []
+        for group in channels.split(objects_at_once(image.device), dim=1):
+            key, value = self.kv_m_f16(self.mask_rgb_encoder(image_part, group))
+            keys.append(key.unflatten(0, group.shape[:2]))
+            values.append(value.unflatten(0, group.shape[:2]))
+        return torch.cat(keys, 1), torch.cat(values, 1)
+
+    def encode_query(self, image: Tensor) -> Query:
+        """What a frame (B, 3, H, W) gives once for all objects."""
+        f16, f8, f4 = self.rgb_encoder(image)
+        key, value = self.kv_q_f16(f16)
+        return Query(key, self.decoder.context(value, f8, f4))
+
+    def segment(self, query: Query, readout: Tensor) -> Tensor:
+        """Readouts (B, K, C_v, h, w) of the memory -> independent probabilities (B, K, H, W)."""
+        groups = readout.split(objects_at_once(readout.device), dim=1)
+        return torch.sigmoid(torch.cat([self.decoder(group, query.context) for group in groups], 1))
+
+    def train(self, mode: bool = True) -> PropagationNetwork:
+        """As `nn.Module.train`, but batch normalisation keeps to its stored statistics always, as published."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self

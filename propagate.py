@@ -1,0 +1,84 @@
+"""Find the objects of one or more masks in every other frame of your own clip.
+
+  python propagate.py --video clip.mp4 --masks first_frame.png --output output/clip --overlay
+  python propagate.py --images frames/ --masks masks/ --output output/clip --direction both
+
+A mask is a PNG with one value per object (palette or grey, 0 is background), named after its frame: 00012.png goes
+with 00012.jpg, or with frame 12 of a video file, counted from 0. Masks may be given on any frames: a new value is a
+new object, a known value corrects that object from there on.
+
+Writes DIR/<frame>.png, palette masks at the clip's size with the values given; with --overlay also
+DIR/overlay/overlay.mp4 and DIR/overlay/contact_sheet.png.
+"""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dataset.clip import open_clip
+from model.checkpoint import load_network
+from util.clip import DIRECTIONS, frames_to_do, propagate_clip
+from util.device import pick_device
+from util.errors import run
+from util.output import check_replaceable, keep_inputs, prepare_folder, whole_folder
+from util.overlay import write_overlay
+from util.palette import davis_palette, palette_of
+from util.progress import frames_bar
+from util.propagation import Clock, Options, add_arguments
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--video", type=Path, metavar="FILE", help="the clip, a video file")
+    source.add_argument("--images", type=Path, metavar="DIR", help="the clip, a folder of JPEG or PNG frames")
+    parser.add_argument("--masks", type=Path, required=True, metavar="PATH",
+                        help="one mask PNG, or a folder of mask PNGs named after their frames")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: output/<clip's name>)")
+    parser.add_argument("--direction", choices=DIRECTIONS, default="forward",
+                        help="from each mask on, back from it, or both ways, where a frame takes the result of the "
+                             "nearest mask (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=480, metavar="PIXELS",
+                        help="the shorter side to compute at, -1 for the clip's own; masks are written at the clip's "
+                             "size either way (default: %(default)s)")
+    parser.add_argument("--overlay", action="store_true",
+                        help="also write a video and a contact sheet of the masks over the clip")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it is there")
+    add_arguments(parser)
+    args = parser.parse_args()
+    if args.size != -1 and args.size < 16:
+        parser.error("--size: 16 pixels or more, or -1 for the clip's own size")
+    return args
+
+
+def main() -> None:
+    args = parse()
+    device = pick_device(args.device)
+    network = load_network(args.model, device)
+    video = open_clip(args.video, args.images, args.masks)
+    output = args.output or Path("output") / video.name
+    keep_inputs(output, video)
+    check_replaceable(output, args.overwrite)
+    prepare_folder(output.parent)
+
+    palette = palette_of(next(iter(video.masks.values()))) or davis_palette()
+    clock, options = Clock(), Options.of(args, None if args.size == -1 else args.size)
+    forward, backward = frames_to_do(video, args.direction)
+    bar = frames_bar(len(forward) + len(backward))
+    with whole_folder(output) as folder:
+        propagate_clip(network, video, options, args.direction, folder, palette, clock, bar.increment)
+        bar.finish()
+        written = len(list(folder.glob("*.png")))
+        if args.overlay:
+            write_overlay(video, folder, palette, folder / "overlay")
+    print(f"{written} of {len(video.frames.names)} frames have a mask now: {output}"
+          f" ({clock.frames / clock.seconds:.2f} frames/s on {device})")
+    if written < len(video.frames.names) and args.direction != "both":
+        print(f"frames {'before the first' if args.direction == 'forward' else 'after the last'} mask have none: "
+              f"--direction both fills them too")
+    if args.overlay:
+        print(f"overlay: {output}/overlay/overlay.mp4\ncontact sheet: {output}/overlay/contact_sheet.png")
+
+
+if __name__ == "__main__":
+    run(main)

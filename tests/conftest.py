@@ -1,0 +1,23 @@
+from pathlib import Path
+
+import pytest
+import torch
+from golden_weights import fill_weights
+
+from model.checkpoint import load_network, save_weights
+from model.variants import published_network
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """The golden weights as a file."""
+    path = tmp_path_factory.mktemp("weights") / "filled.pth"
+    save_weights(fill_weights(published_network()), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def network(weights):
+    """The published network with the golden weights."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_network(weights, device)

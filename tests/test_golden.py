@@ -1,0 +1,42 @@
+"""Equal output for equal weights: numbers that the published system computed."""
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference_core import InferenceCore
+from util.propagation import to_image
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("case", sorted(path.stem for path in GOLDEN.glob("propagate_*.npz")))
+def test_probabilities_are_the_published_ones(case, network):
+    golden = np.load(GOLDEN / f"{case}.npz")
+    frames, labels, expected = golden["frames"], golden["labels"], golden["prob"]
+    top_k, sigma = int(golden["top_k"]), float(golden["kernel_sigma"])
+    core = InferenceCore(network, None if top_k < 0 else top_k, None if sigma < 0 else sigma, int(golden["mem_every"]))
+    objects = len(expected) - 1
+    first = golden["first_frame"] if "first_frame" in golden else np.zeros(objects, int)
+    found = np.zeros_like(expected)
+    for t, frame in enumerate(frames):
+        given = np.isin(labels[t], np.flatnonzero(first == t) + 1) * labels[t]
+        image = to_image(frame, core.device, frame.shape[:2])
+        probabilities = core.step(image, torch.from_numpy(given) if given.any() else None)[:, ::2, ::2].cpu()
+        for channel, label in enumerate([0, *core.labels]):
+            found[label, t] = probabilities[channel]
+    difference = np.abs(found - expected)
+    assert core.labels == list(range(1, objects + 1))
+    assert difference.max() < 2e-4
+    assert difference.mean() < 2e-5
+
+
+def test_what_is_saved_has_the_published_names_and_shapes(weights):
+    expected = json.loads((GOLDEN / "state_dict.json").read_text())
+    saved = torch.load(weights, weights_only=True)
+    assert {name: list(value.shape) for name, value in saved.items()} == {
+        name: entry["shape"] for name, entry in expected.items()}
+    for name, value in saved.items():
+        assert value.double().sum().item() == pytest.approx(expected[name]["sum"], abs=1e-3), name

@@ -1,0 +1,95 @@
+"""The memory bank and its reading against the definitions, written out densely."""
+import pytest
+import torch
+
+from model import memory
+from model.memory import MemoryBank, read
+
+H, W, CK, CV = 5, 7, 8, 6
+
+
+def dense_read(query, keys, values, top_k, sigma):
+    """The spec word for word: query (Q, C_k), keys (M, C_k), values (M, C_v)."""
+    scores = query @ keys.T / CK ** 0.5
+    weights = torch.exp(scores - scores.max(dim=1, keepdim=True).values)
+    if sigma is not None:
+        best = scores.argmax(0)
+        y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+        y, x = y.flatten(), x.flatten()
+        squared = (y[:, None] - y[best]) ** 2 + (x[:, None] - x[best]) ** 2
+        weights = weights * torch.exp(-squared / (2 * sigma ** 2))
+    if top_k is not None and top_k < len(keys):
+        kept = torch.zeros_like(weights).scatter(1, weights.topk(top_k, dim=1).indices, 1)
+        weights = weights * kept
+    return weights / weights.sum(1, keepdim=True) @ values
+
+
+def filled_bank(frames, seed=0, **options):
+    generator = torch.Generator().manual_seed(seed)
+    bank, added = MemoryBank(**options), []
+    for _ in range(frames):
+        key, value = (torch.randn(c, H, W, generator=generator) for c in (CK, CV))
+        bank.add(key, value, permanent=True)
+        added.append((key, value))
+    return bank, added
+
+
+def rows(frames, which):
+    return torch.cat([frame[which].flatten(1).T for frame in frames])
+
+
+@pytest.mark.parametrize("frames", [1, 3, 9, 40])
+@pytest.mark.parametrize("sigma", [None, 1.5])
+@pytest.mark.parametrize("top_k", [None, 1, 20, 50, 10 ** 6])
+@pytest.mark.parametrize("at_once", [2 ** 22, 100])
+def test_reading_is_as_defined_in_blocks_and_slices(frames, sigma, top_k, at_once, monkeypatch):
+    monkeypatch.setattr(memory, "affinities_at_once", lambda device: at_once)
+    bank, added = filled_bank(frames)
+    query = torch.randn(H * W, CK, generator=torch.Generator().manual_seed(1))
+    found = read(query, bank.blocks(), top_k, sigma, W)
+    torch.testing.assert_close(found, dense_read(query, rows(added, 0), rows(added, 1), top_k, sigma))
+
+
+def test_a_batch_is_read_as_its_members_are():
+    generator = torch.Generator().manual_seed(2)
+    query, keys, values = (torch.randn(3, n, c, generator=generator) for n, c in ((35, CK), (70, CK), (70, CV)))
+    together = read(query, [(keys, values)])
+    for one in range(3):
+        torch.testing.assert_close(together[one], read(query[one], [(keys[one], values[one])]))
+
+
+def contents(bank):
+    return torch.cat([keys for keys, _ in bank.blocks()])
+
+
+def test_a_temporary_frame_lasts_until_the_next():
+    bank, added = filled_bank(3)
+    temporary = (torch.ones(CK, H, W), torch.ones(CV, H, W))
+    bank.add(*temporary, permanent=False)
+    assert len(bank) == 4
+    assert torch.equal(contents(bank), rows([*added, temporary], 0))
+    bank.add(*added[0], permanent=True)
+    assert len(bank) == 4
+    assert torch.equal(contents(bank), rows([*added, added[0]], 0))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 6])
+def test_a_limited_bank_keeps_the_first_and_the_latest(limit):
+    bank, added = filled_bank(20, max_frames=limit)
+    expected = [added[0], *added[21 - limit:]]
+    # With a limit of 1, a frame that would have stayed serves the next one only.
+    assert len(bank) == max(limit, 2) if limit == 1 else len(bank) == limit
+    kept = sorted(contents(bank)[:limit * H * W].tolist())
+    assert kept == sorted(rows(expected[:limit], 0).tolist())
+    bank.add(torch.zeros(CK, H, W), torch.zeros(CV, H, W), permanent=False)
+    assert len(bank) == limit + 1
+    assert torch.equal(contents(bank)[-H * W:], torch.zeros(H * W, CK))
+
+
+def test_growing_moves_nothing():
+    bank, _ = filled_bank(5)
+    first = bank.blocks()[0][0].data_ptr()
+    for _ in range(60):
+        bank.add(torch.zeros(CK, H, W), torch.zeros(CV, H, W), permanent=True)
+    assert bank.blocks()[0][0].data_ptr() == first
+    assert len(bank.blocks()) < 10

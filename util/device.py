@@ -1,0 +1,53 @@
+"""Where to compute, and which share of the work is this process's."""
+from __future__ import annotations
+
+import datetime
+import os
+from typing import NamedTuple
+
+import torch
+
+from util.errors import InputError
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device called ``name`` (cpu, cuda, cuda:1, mps), or the best there is: CUDA, else MPS, else the CPU.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {name}: not available on this machine "
+                         f"({str(error).strip().splitlines()[0][:120]})") from None
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    return device
+
+
+class Share(NamedTuple):
+    """This process's place among those that share the work."""
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def join(cls) -> Share:
+        """Join the processes that ``torchrun`` started; alone when started plainly."""
+        world = int(os.environ.get("WORLD_SIZE", 1))
+        if world == 1:
+            return cls()
+        # Only figures are exchanged, at the end, when one process may wait hours for another.
+        torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(days=30))
+        return cls(torch.distributed.get_rank(), world)
+
+    def gather(self, item: object) -> list:
+        """``item`` of every process, in the order of ranks; waits for all of them."""
+        items = [item]
+        if self.world > 1:
+            items = [None] * self.world
+            torch.distributed.all_gather_object(items, item)
+        return items

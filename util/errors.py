@@ -1,0 +1,30 @@
+"""How scripts end on what a user can mend: one line that names the culprit, and exit code 2."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class InputError(Exception):
+    """Something that the user gave is not usable; the message is the whole story, in one line."""
+
+
+def warn(message: str) -> None:
+    """One line on standard error, for what is odd but can be worked with."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a script's ``main`` and exit: 0 or what it returns, 2 on bad input, 130 on Ctrl-C."""
+    try:
+        code = main() or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except OSError as error:                 # a full disk, a folder that vanished: the name is in the message
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was finished is whole, nothing half-written is left", file=sys.stderr)
+        code = 130
+    sys.exit(code)

@@ -1,0 +1,156 @@
+"""The road from a video's frames to its label maps, common to the benchmarks and to users' clips."""
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dataset.video import Video
+from inference_core import STRIDE, InferenceCore, to_label_map
+from model.network import PropagationNetwork
+from util.errors import InputError, warn
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+KERNEL_SIGMA = 5.6       # the published benchmarks', in stride-16 cells
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to propagate; see `InferenceCore` for what is not here.
+
+    Attributes:
+        size: pixels of the shorter side to compute at; None: the frames' own.
+        workers: threads that read frames ahead.
+    """
+    top_k: int | None = 50
+    kernel_sigma: float | None = None
+    mem_every: int = 5
+    max_memory_frames: int | None = None
+    amp: bool = False
+    size: int | None = None
+    workers: int = 2
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, size: int | None = None) -> Options:
+        """From the command line that `add_arguments` made."""
+        return cls(None if args.no_top else args.top_k, KERNEL_SIGMA if args.use_km else None, args.mem_every,
+                   args.max_memory_frames, args.amp, size, args.num_workers)
+
+
+def positive(text: str) -> int:
+    """An argument that is a whole number from 1 up."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """An argument that is a whole number from 0 up."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of every script that propagates."""
+    parser.add_argument("--model", default="saves/propagation_model.pth", metavar="FILE",
+                        help="weights: a plain state dict, or a training checkpoint (default: %(default)s)")
+    parser.add_argument("--use_km", action="store_true",
+                        help=f"kernelized memory reading, sigma {KERNEL_SIGMA} cells of 16 pixels (default: off)")
+    parser.add_argument("--no_top", action="store_true", help="read all of the memory instead of the top k locations")
+    parser.add_argument("--top_k", type=positive, default=50, metavar="K",
+                        help="memory locations that each location reads (default: %(default)s)")
+    parser.add_argument("--mem_every", type=positive, default=5, metavar="N",
+                        help="every N-th frame stays in memory (default: %(default)s)")
+    parser.add_argument("--max_memory_frames", type=positive, metavar="N",
+                        help="keep only the first and the latest frames in memory, N in all (default: no limit)")
+    parser.add_argument("--device", metavar="NAME",
+                        help="cpu, cuda, cuda:1, mps (default: CUDA if there is a GPU, else MPS, else the CPU)")
+    parser.add_argument("--amp", action="store_true",
+                        help="compute in 16 bits where safe: faster on most GPUs, masks differ slightly (default: off)")
+    parser.add_argument("--num_workers", type=natural, default=2, metavar="N",
+                        help="threads that read frames ahead (default: %(default)s)")
+
+
+class Clock:
+    """Seconds and frames that propagation took, without reading and writing files."""
+
+    def __init__(self):
+        self.seconds, self.frames = 0.0, 0
+
+
+def propagate(network: PropagationNetwork, video: Video, options: Options, indices: Sequence[int],
+              clock: Clock) -> Iterator[tuple[int, np.ndarray, list[int]]]:
+    """Propagate the video's masks over its frames in the order of ``indices``, up or down.
+
+    Frames before the first one with an object give nothing.
+
+    Yields:
+        the frame's index, its label map (H, W) uint8 at the frame's own size, the labels known so far.
+
+    Raises:
+        InputError: a frame or mask cannot be used; the message names it.
+    """
+    core = InferenceCore(network, options.top_k, options.kernel_sigma, options.mem_every, options.max_memory_frames,
+                         options.amp)
+    shape = None
+    for index, frame in zip(indices, video.frames.read(indices, options.workers)):
+        height, width = frame.shape[:2]
+        if min(height, width) < STRIDE:
+            raise InputError(f"{video.frames.describe(index)}: {width}x{height} pixels; "
+                             f"frames need at least {STRIDE} on both sides")
+        if shape not in (None, frame.shape):
+            raise InputError(f"{video.frames.describe(index)}: {width}x{height} pixels, "
+                             f"the frames before it {shape[1]}x{shape[0]}")
+        shape = frame.shape
+        given = video.mask(index, height, width)
+        if given is None and not core.labels:
+            continue
+        start = time.perf_counter()
+        size = inference_size(height, width, options.size)
+        try:
+            probabilities = core.step(to_image(frame, core.device, size), _fit(given, size, video, index))
+            label_map = to_label_map(probabilities, core.labels, (height, width)).cpu().numpy()
+        except torch.OutOfMemoryError:
+            raise InputError(f"{video.frames.describe(index)}: out of GPU memory with {len(core.labels)} objects; "
+                             f"try --amp, --max_memory_frames or a smaller size") from None
+        clock.seconds += time.perf_counter() - start
+        clock.frames += 1
+        yield index, label_map, list(core.labels)
+
+
+def inference_size(height: int, width: int, shorter: int | None) -> tuple[int, int]:
+    """The size to compute at, so that the shorter side has so many pixels; the longer one is rounded down."""
+    if shorter is None:
+        return height, width
+    if height <= width:
+        return shorter, int(shorter * width / height)
+    return int(shorter * height / width), shorter
+
+
+def to_image(frame: np.ndarray, device: torch.device, size: tuple[int, int]) -> Tensor:
+    """(H, W, 3) uint8 RGB -> (3, *size) float on the device, normalised for the network, then resized (bicubic)."""
+    image = torch.tensor(frame).to(device, non_blocking=True).permute(2, 0, 1).float() / 255
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    image = (image - mean) / std
+    if tuple(image.shape[1:]) != size:
+        image = F.interpolate(image[None], size, mode="bicubic", align_corners=False)[0]
+    return image
+
+
+def _fit(mask: np.ndarray | None, size: tuple[int, int], video: Video, index: int) -> Tensor | None:
+    """The given mask at the size to compute at, nearest."""
+    if mask is None:
+        return None
+    resized = F.interpolate(torch.from_numpy(mask)[None, None].float(), size, mode="nearest")[0, 0].long()
+    lost = np.setdiff1d(mask, resized.numpy())
+    if len(lost):
+        warn(f"{video.masks[index]}: object {lost[0]} is too small to be seen at {size[1]}x{size[0]} pixels; "
+             f"compute at a larger size")
+    return resized
