@@ -216,7 +216,7 @@ def clip(tmp_path):
 
 
 def propagate(clip, weights, output, *more, code=0, masks="masks/00000.png"):
-    return call("propagate.py", "--images", clip / "frames", "--masks", clip / masks, "--model", weights, "--size", "-1",
+    return call("propagate.py", "--images", clip / "frames", "--masks", clip / masks, "--model", weights, "--size", -1,
                 "--output", output, *more, code=code)
 
 
