@@ -21,7 +21,7 @@ def davis_2017(root: Path, split: str) -> list[Video]:
         InputError: something of the layout is missing.
     """
     root, imset = (root / "trainval", "val.txt") if split == "val" else (root / "test-dev", "test-dev.txt")
-    names = _lines(root / "ImageSets" / "2017" / imset)
+    names = read_list(root / "ImageSets" / "2017" / imset)
     return [_video(root, name, renumber=True) for name in names]
 
 
@@ -41,15 +41,20 @@ def davis_2016(root: Path) -> list[Video]:
     """
     shared, own = root.parent / "2017/trainval/ImageSets/2016/val.txt", root / "ImageSets" / "480p" / "val.txt"
     if shared.is_file():
-        names = _lines(shared)
+        names = read_list(shared)
     elif own.is_file():
-        names = list(dict.fromkeys(Path(line.split()[0]).parent.name for line in _lines(own)))
+        names = list(dict.fromkeys(Path(line.split()[0]).parent.name for line in read_list(own)))
     else:
         raise InputError(f"{root}: not the DAVIS 2016 folder (neither {shared} nor {own} is there)")
     return [_video(root, name, binary=True) for name in names]
 
 
-def _lines(path: Path) -> list[str]:
+def read_list(path: Path) -> list[str]:
+    """The lines of a file that lists videos.
+
+    Raises:
+        InputError: there is none, or it is empty.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file; is the data set there?")
     lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]

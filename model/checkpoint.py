@@ -13,6 +13,22 @@ from model.variants import published_network
 from util.errors import InputError
 
 
+def read_file(path: Path) -> object:
+    """What a file of PyTorch holds: tensors and plain values only, nothing that runs.
+
+    Raises:
+        InputError: there is no such file, or it is not one of these.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; put the published propagation_model.pth there, "
+                         f"or name another")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path}: not a readable PyTorch weights file, or cut off ({reason})") from None
+
+
 def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
     """The network's tensors in a weights file, or in a training checkpoint that holds them under ``network``.
 
@@ -20,14 +36,7 @@ def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
         InputError: there is no such file, or it is not one of these.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file; put the published propagation_model.pth there, "
-                         f"or name another with --model")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: not a readable PyTorch weights file, or cut off ({reason})") from None
+    state = read_file(path)
     if isinstance(state, dict) and isinstance(state.get("network"), dict):
         state = state["network"]
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
@@ -45,23 +54,42 @@ def load_network(path: str | os.PathLike, device: torch.device | str = "cpu") ->
     stem = state.get("mask_rgb_encoder.conv1.weight")
     with torch.device("meta"):               # no memory, no time spent on weights that are replaced at once
         network = published_network(single_object=stem is not None and stem.dim() == 4 and stem.shape[1] == 4)
-    difference = _difference(network.state_dict(), state)
-    if difference:
-        raise InputError(f"{path}: weights of another network ({difference})")
-    wanted = network.state_dict()
-    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in state.items()}, assign=True)
+    load_state(network, state, path, assign=True)
     del state
     return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
+def load_state(network: PropagationNetwork, state: dict[str, Tensor], path: str | os.PathLike,
+               assign: bool = False) -> None:
+    """Load tensors that were read from ``path``; ``assign``: take them as they are instead of copying.
+
+    Raises:
+        InputError: they are of another network; the message says what differs.
+    """
+    wanted = network.state_dict()
+    difference = _difference(wanted, state)
+    if difference:
+        raise InputError(f"{path}: weights of another network ({difference})")
+    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in state.items()}, assign=assign)
+
+
+def plain_state(network: PropagationNetwork) -> dict[str, Tensor]:
+    """The network's tensors as the published code saves them."""
+    return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+
+
 def save_weights(network: PropagationNetwork, path: str | os.PathLike) -> None:
-    """Write the plain state dict, which the published code loads too; the file appears whole or not at all."""
+    """Write the plain state dict, which the published code loads too."""
+    save_whole(plain_state(network), path)
+
+
+def save_whole(content: dict, path: str | os.PathLike) -> None:
+    """`torch.save` to a file that appears whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     try:
-        torch.save(state, partial)
+        torch.save(content, partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -48,6 +48,14 @@ class Share(NamedTuple):
         torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(days=30))
         return cls(torch.distributed.get_rank(), world)
 
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is set in any process; waits for all of them."""
+        if self.world == 1:
+            return flag
+        flags = torch.tensor([int(flag)])
+        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+        return bool(flags)
+
     def gather(self, item: object) -> list:
         """``item`` of every process, in the order of ranks; waits for all of them."""
         items = [item]

@@ -1,0 +1,137 @@
+"""Augmentation for training: torchvision's v2 transforms, which treat a picture and its mask in one call.
+
+Pictures are `tv_tensors.Image` and masks `tv_tensors.Mask`, (T, C, H, W) where all frames share what is drawn.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from tps import ThinPlateSpline
+
+from util.propagation import IMAGENET_MEAN, IMAGENET_STD
+
+SIZE = 384
+FILL = (124, 116, 104)      # the mean colour of ImageNet
+MAP_STEP = 8                # pixels between the places at which a warp is solved; linear between them
+
+
+class Warp(v2.Transform):
+    """A geometric transform given by where each pixel comes from; images and masks alike.
+
+    Args:
+        image, mask: OpenCV's interpolation for either.
+        fill: what is outside of an image; of a mask it is 0.
+    """
+
+    def __init__(self, image: int, mask: int, fill: tuple[int, int, int]):
+        super().__init__()
+        self.image, self.mask, self.fill = image, mask, fill
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:  # noqa: ANN401 (torchvision's signature)
+        """Warp images and masks (..., C, H, W); leave anything else."""
+        if not isinstance(inpt, (tv_tensors.Image, tv_tensors.Mask)):
+            return inpt
+        is_image = isinstance(inpt, tv_tensors.Image)
+        planes = inpt.reshape(-1, *inpt.shape[-3:]).permute(0, 2, 3, 1).contiguous().numpy()
+        method, fill = (self.image, self.fill) if is_image else (self.mask, (0, 0, 0))
+        warped = [self.warp(plane, params, method, fill).reshape(plane.shape) for plane in planes]
+        out = torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).contiguous().reshape(inpt.shape)
+        return tv_tensors.wrap(out, like=inpt)
+
+    def warp(self, plane: np.ndarray, params: dict[str, Any], method: int, fill: tuple) -> np.ndarray:
+        """(H, W, C) uint8 -> the same shape."""
+        raise AssertionError("a Warp is one of its subclasses")
+
+
+class Affine(Warp):
+    """Rotation, scale and shear along x around the centre, each drawn uniformly."""
+
+    def __init__(self, degrees: float = 0, scale: tuple[float, float] = (1, 1), shear: float = 0,
+                 image: int = cv2.INTER_CUBIC, mask: int = cv2.INTER_NEAREST):
+        super().__init__(image, mask, FILL)
+        self.degrees, self.scale, self.shear = degrees, scale, shear
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the matrix, from source to target."""
+        height, width = flat_inputs[0].shape[-2:]
+        angle, shear = (torch.empty(2).uniform_(-1, 1) * torch.tensor([self.degrees, self.shear])).deg2rad().tolist()
+        scale = torch.empty(1).uniform_(*self.scale).item()
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        linear = scale * turn @ np.array([[1, -np.tan(shear)], [0, 1]])
+        centre = np.array([(width - 1) / 2, (height - 1) / 2])
+        return {"matrix": np.hstack([linear, (centre - linear @ centre)[:, None]])}
+
+    def warp(self, plane: np.ndarray, params: dict[str, Any], method: int, fill: tuple) -> np.ndarray:
+        """See `Warp.warp`."""
+        return cv2.warpAffine(plane, params["matrix"], plane.shape[1::-1], flags=method, borderValue=fill)
+
+
+class ThinPlateWarp(Warp):
+    """A smooth random deformation: a thin-plate spline through shifted control points.
+
+    The points lie on distinct rows and columns, so that they spread over the picture.
+
+    Args:
+        points: how many.
+        sigma: standard deviation of their shifts, as a share of the picture's size.
+    """
+
+    def __init__(self, points: int = 12, sigma: float = 0.02):
+        super().__init__(cv2.INTER_LINEAR, cv2.INTER_NEAREST, (0, 0, 0))
+        self.points, self.sigma = points, sigma
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the points, solve for the spline, and evaluate it on a coarse grid."""
+        height, width = flat_inputs[0].shape[-2:]
+        rows, columns = torch.randperm(height)[:self.points] / height, torch.randperm(width)[:self.points] / width
+        target = torch.stack([rows, columns], 1).double().numpy()
+        source = target + self.sigma * torch.randn(self.points, 2).double().numpy()
+        spline = ThinPlateSpline(alpha=0.0).fit(target, source)
+        rows, columns = (-(-side // MAP_STEP) + 1 for side in (height, width))
+        y, x = np.meshgrid(np.arange(rows) * MAP_STEP / height, np.arange(columns) * MAP_STEP / width, indexing="ij")
+        coarse = spline.transform(np.stack([y.ravel(), x.ravel()], 1)).reshape(rows, columns, 2) * [height, width]
+        at = np.stack(np.meshgrid(np.arange(width) / MAP_STEP, np.arange(height) / MAP_STEP), -1).astype(np.float32)
+        dense = cv2.remap(coarse.astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR)
+        return {"x": np.ascontiguousarray(dense[..., 1]), "y": np.ascontiguousarray(dense[..., 0])}
+
+    def warp(self, plane: np.ndarray, params: dict[str, Any], method: int, fill: tuple) -> np.ndarray:
+        """See `Warp.warp`."""
+        return cv2.remap(plane, params["x"], params["y"], method, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
+
+
+def static_sequence() -> v2.Transform:
+    """What the three frames that are made of one picture share."""
+    return v2.Compose([
+        Affine(scale=(0.8, 1.5), image=cv2.INTER_NEAREST), v2.RandomHorizontalFlip(),
+        v2.ColorJitter(0.1, 0.05, 0.05, 0.05), v2.RandomGrayscale(0.05)])
+
+
+def static_frame(size: int = SIZE) -> v2.Transform:
+    """What is each frame's own; the mask stays soft."""
+    return v2.Compose([
+        Affine(20, (0.9, 1.1), 10, mask=cv2.INTER_CUBIC), v2.Resize(size, InterpolationMode.BICUBIC),
+        v2.RandomCrop(size, pad_if_needed=True, fill={tv_tensors.Image: FILL, tv_tensors.Mask: 0}),
+        v2.ColorJitter(0.1, 0.05, 0.05), v2.RandomApply([ThinPlateWarp()], 0.33)])
+
+
+def video_sequence(smallest: float, size: int = SIZE) -> v2.Transform:
+    """What a video's frames share. ``smallest``: share of the area that a crop has at least."""
+    return v2.Compose([
+        v2.RandomHorizontalFlip(), v2.RandomResizedCrop(size, (smallest, 1), interpolation=InterpolationMode.BICUBIC),
+        v2.ColorJitter(0.1, 0.03, 0.03), v2.RandomGrayscale(0.05)])
+
+
+def video_frame() -> v2.Transform:
+    """What is each frame's own."""
+    return v2.Compose([Affine(15, shear=10), v2.ColorJitter(0.01, 0.01, 0.01)])
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """(..., 3, H, W) uint8 -> float, with ImageNet's mean and standard deviation."""
+    return v2.functional.normalize(frames.as_subclass(Tensor).float() / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
