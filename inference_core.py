@@ -54,7 +54,7 @@ class InferenceCore:
         self._since_permanent = 0
 
     @torch.inference_mode()
-    def step(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+    def step(self, image: Tensor, mask: Tensor | None = None, given: list[int] | None = None) -> Tensor:
         """Take the next frame and tell where the objects are in it.
 
         Args:
@@ -62,6 +62,8 @@ class InferenceCore:
             mask: (H, W) integers, objects given on this frame: each non-zero value is an object. One not seen
                 before is followed from here on; one already followed is corrected. Where nothing is given (0),
                 other objects keep their prediction.
+            given: the objects that the mask is about, if not just those that have a pixel in it: one without is
+                taken to be nowhere in this frame.
 
         Returns:
             (K+1, H, W) probabilities, background first, then ``labels`` in their order. K is 0 before the
@@ -85,8 +87,10 @@ class InferenceCore:
             self._memorize_latest()
             probabilities = self._predict(image)
         self._since_permanent += 1
-        if mask is not None and mask.any():
-            probabilities = self._correct(probabilities, F.pad(mask.to(self.device), padding))
+        if mask is not None and given is None:
+            given = [label for label in mask.unique().tolist() if label]
+        if given:
+            probabilities = self._correct(probabilities, F.pad(mask.to(self.device), padding), given)
             self._since_permanent = 0
         if self.labels:
             permanent = self._since_permanent in (0, self.mem_every)
@@ -114,12 +118,10 @@ class InferenceCore:
                     for bank in self._banks]
         return aggregate(self.network.segment(query, torch.stack(readouts)[None])[0])
 
-    def _correct(self, probabilities: Tensor, mask: Tensor) -> Tensor:
+    def _correct(self, probabilities: Tensor, mask: Tensor, given: list[int]) -> Tensor:
         """Put the given objects in the place of what was predicted (or was not yet known) for them."""
         objects = dict(zip(self.labels, probabilities[1:] * (mask == 0)))
-        for label in mask.unique().tolist():
-            if label == 0:
-                continue
+        for label in given:
             if label not in objects:
                 self.labels.append(label)
                 self._banks.append(MemoryBank(self.max_memory_frames))
@@ -138,6 +140,9 @@ def to_label_map(probabilities: Tensor, labels: list[int], size: tuple[int, int]
     Returns:
         (height, width) uint8, 0 where the background is likeliest.
     """
+    if labels != sorted(labels):        # of objects exactly as likely the lowest label wins, as published
+        order = sorted(range(len(labels)), key=labels.__getitem__)
+        probabilities, labels = probabilities[[0, *(1 + place for place in order)]], sorted(labels)
     if tuple(probabilities.shape[1:]) != tuple(size):
         probabilities = F.interpolate(probabilities[None], size, mode="bilinear", align_corners=False)[0]
     values = torch.tensor([0, *labels], dtype=torch.uint8, device=probabilities.device)

@@ -19,7 +19,7 @@ from dataset.clip import open_clip
 from model.checkpoint import load_network
 from util.clip import DIRECTIONS, frames_to_do, propagate_clip
 from util.device import pick_device
-from util.errors import run
+from util.errors import run, warn
 from util.output import check_replaceable, keep_inputs, prepare_folder, whole_folder
 from util.overlay import write_overlay
 from util.palette import davis_palette, palette_of
@@ -33,8 +33,10 @@ def parse() -> argparse.Namespace:
     source.add_argument("--video", type=Path, metavar="FILE", help="the clip, a video file")
     source.add_argument("--images", type=Path, metavar="DIR", help="the clip, a folder of JPEG or PNG frames")
     parser.add_argument("--masks", type=Path, required=True, metavar="PATH",
-                        help="one mask PNG, or a folder of mask PNGs named after their frames")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: output/<clip's name>)")
+                        help="one mask, or a folder of masks named after their frames; a single mask of another "
+                             "name is the first frame's")
+    parser.add_argument("--output", type=Path, metavar="DIR",
+                        help="where to write (default: output/<clip's name> in the current folder)")
     parser.add_argument("--direction", choices=DIRECTIONS, default="forward",
                         help="from each mask on, back from it, or both ways, where a frame takes the result of the "
                              "nearest mask (default: %(default)s)")
@@ -43,7 +45,8 @@ def parse() -> argparse.Namespace:
                              "size either way (default: %(default)s)")
     parser.add_argument("--overlay", action="store_true",
                         help="also write a video and a contact sheet of the masks over the clip")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it is there")
+    parser.add_argument("--overwrite", action="store_true",
+                        help="replace masks that are there already; refused if anything else is there")
     add_arguments(parser)
     args = parser.parse_args()
     if args.size != -1 and args.size < 16:
@@ -56,14 +59,18 @@ def main() -> None:
     device = pick_device(args.device)
     network = load_network(args.model, device)
     video = open_clip(args.video, args.images, args.masks)
-    output = args.output or Path("output") / video.name
+    output = (args.output or Path("output") / video.name).resolve()
     keep_inputs(output, video)
-    check_replaceable(output, args.overwrite)
-    prepare_folder(output.parent)
+    check_replaceable(output, video.frames.names, args.overwrite)
+    prepare_folder(output if output.is_dir() else output.parent)
 
     palette = palette_of(next(iter(video.masks.values()))) or davis_palette()
     clock, options = Clock(), Options.of(args, None if args.size == -1 else args.size)
     forward, backward = frames_to_do(video, args.direction)
+    left_out = len(video.frames.names) - len({*forward, *backward})
+    if left_out:
+        place = "before the first" if args.direction == "forward" else "after the last"
+        warn(f"{left_out} frames {place} mask get none; --direction both fills them too")
     bar = frames_bar(len(forward) + len(backward))
     with whole_folder(output) as folder:
         propagate_clip(network, video, options, args.direction, folder, palette, clock, bar.increment)
@@ -73,9 +80,6 @@ def main() -> None:
             write_overlay(video, folder, palette, folder / "overlay")
     print(f"{written} of {len(video.frames.names)} frames have a mask now: {output}"
           f" ({clock.frames / clock.seconds:.2f} frames/s on {device})")
-    if written < len(video.frames.names) and args.direction != "both":
-        print(f"frames {'before the first' if args.direction == 'forward' else 'after the last'} mask have none: "
-              f"--direction both fills them too")
     if args.overlay:
         print(f"overlay: {output}/overlay/overlay.mp4\ncontact sheet: {output}/overlay/contact_sheet.png")
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from dataset.frames import Frames, ImageFrames
@@ -32,10 +33,12 @@ def open_clip(video: Path | None, images: Path | None, masks: Path) -> Video:
             twice = next(stem for stem in frames.names if frames.names.count(stem) > 1)
             raise InputError(f"{images}: two frames are called {twice}, their masks would be too")
     clip = Video(name, frames, find_masks(frames, masks, numbered=video is not None))
-    clip.check()
+    empty = clip.check()
+    for index in empty:
+        warn(f"{clip.masks[index]}: no object in this mask; its frame is taken for one without a mask")
     if video is None:
         _check_frames(frames)
-    return clip
+    return replace(clip, masks={index: path for index, path in clip.masks.items() if index not in empty})
 
 
 def _check_frames(frames: ImageFrames) -> None:
@@ -50,8 +53,8 @@ def _check_frames(frames: ImageFrames) -> None:
 
 def natural_order(name: str) -> list:
     """A sort key by which numbers in names count as numbers."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower())
-            for part in re.findall(r"\d+|\D+", name)] + [(2, 0, name)]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower())
+            for part in re.findall(r"[0-9]+|[^0-9]+", name)] + [(2, 0, name)]
 
 
 def find_masks(frames: Frames, masks: Path, numbered: bool) -> dict[int, Path]:
@@ -69,7 +72,7 @@ def find_masks(frames: Frames, masks: Path, numbered: bool) -> dict[int, Path]:
             index = 0
         return {index: masks}
     found: dict[int, Path] = {}
-    for path in image_files(masks, {".png"}):
+    for path in image_files(masks, IMAGE_SUFFIXES):
         index = _index(path.stem, index_of, numbered)
         if index is None:
             raise InputError(_no_frame(path, frames))
@@ -80,7 +83,7 @@ def find_masks(frames: Frames, masks: Path, numbered: bool) -> dict[int, Path]:
 
 
 def _index(stem: str, index_of: dict[str, int], numbered: bool) -> int | None:
-    if numbered and stem.isdigit():
+    if numbered and stem.isdecimal():
         return int(stem) if int(stem) < len(index_of) else None
     return index_of.get(stem)
 

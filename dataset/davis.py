@@ -57,7 +57,11 @@ def read_list(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; is the data set there?")
-    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file in UTF-8") from None
+    lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if not lines:
         raise InputError(f"{path}: lists no videos")
     return lines

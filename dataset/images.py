@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from util.errors import InputError
 from util.palette import davis_palette
@@ -34,7 +34,7 @@ def read_frame(path: Path) -> np.ndarray:
     Raises:
         InputError: unreadable, cut off, or with more than 8 bits a channel.
     """
-    image = _open(path)
+    image = ImageOps.exif_transpose(_open(path))       # as viewers show it, and as masks are painted
     if image.mode.startswith(("I", "F")):
         raise InputError(f"{path}: has more than 8 bits a channel; save frames as 8-bit RGB")
     return np.asarray(image.convert("RGB"))
@@ -50,8 +50,14 @@ def read_mask(path: Path) -> np.ndarray:
         InputError: unreadable, cut off, another kind of picture, or more values than there can be objects.
     """
     image = _open(path)
+    if image.format == "JPEG":
+        raise InputError(f"{path}: a JPEG does not keep the values of a mask; save it as a palette or grey PNG")
     if image.mode in ("RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr"):
-        values = _labels_of_colours(path, np.asarray(image.convert("RGB")))
+        colours = np.asarray(image.convert("RGB"))
+        if "A" in image.mode and (colours == colours[0, 0]).all() and len(set(image.getchannel("A").getextrema())) > 1:
+            raise InputError(f"{path}: the objects are in its transparency only; save the mask as a palette or grey "
+                             f"PNG with one value per object, 0 for the background")
+        values = _labels_of_colours(path, colours)
     else:
         values = np.asarray(image)
         if values.ndim != 2 or values.dtype.kind == "f":
@@ -65,6 +71,9 @@ def read_mask(path: Path) -> np.ndarray:
             f"palette PNG, or threshold it")
     if present.max(initial=0) > 255 or present.min(initial=0) < 0:
         raise InputError(f"{path}: holds the value {present.max()}; objects are numbered 1 to 255")
+    if image.mode != "P" and has_smooth_edges(values):
+        raise InputError(f"{path}: most of its {len(present) - 1} values are thin lines only, as in a mask with smooth "
+                         f"edges; save it without smoothing, or threshold it")
     return values
 
 
@@ -119,4 +128,7 @@ def write_mask(path: Path, mask: np.ndarray, palette: bytes | None) -> None:
     image = Image.fromarray(mask)
     if palette is not None:
         image.putpalette(palette)
-    image.save(path)
+    try:
+        image.save(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -105,6 +105,31 @@ class ThinPlateWarp(Warp):
         return cv2.remap(plane, params["x"], params["y"], method, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
 
 
+class ExactNearest:
+    """For a transform that resizes: masks by the nearest pixel's centre, as images are resized.
+
+    torchvision takes the pixel above and to the left instead, which moves masks by up to half a pixel.
+    """
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:  # noqa: ANN401 (torchvision's signature)
+        """As the transform that this is mixed into."""
+        if not isinstance(inpt, tv_tensors.Mask):
+            return super().transform(inpt, params)
+        plain = inpt.as_subclass(Tensor)
+        if params:          # of a crop
+            plain = v2.functional.crop_image(plain, **params)
+        resized = v2.functional.resize_image(plain, self.size, InterpolationMode.NEAREST_EXACT, antialias=False)
+        return tv_tensors.wrap(resized, like=inpt)
+
+
+class Resize(ExactNearest, v2.Resize):
+    """`v2.Resize` with masks in place."""
+
+
+class RandomResizedCrop(ExactNearest, v2.RandomResizedCrop):
+    """`v2.RandomResizedCrop` with masks in place."""
+
+
 def static_sequence() -> v2.Transform:
     """What the three frames that are made of one picture share."""
     return v2.Compose([
@@ -115,7 +140,7 @@ def static_sequence() -> v2.Transform:
 def static_frame(size: int = SIZE) -> v2.Transform:
     """What is each frame's own; the mask stays soft."""
     return v2.Compose([
-        Affine(20, (0.9, 1.1), 10, mask=cv2.INTER_CUBIC), v2.Resize(size, InterpolationMode.BICUBIC),
+        Affine(20, (0.9, 1.1), 10, mask=cv2.INTER_CUBIC), Resize([size], InterpolationMode.BICUBIC),
         v2.RandomCrop(size, pad_if_needed=True, fill={tv_tensors.Image: FILL, tv_tensors.Mask: 0}),
         v2.ColorJitter(0.1, 0.05, 0.05), v2.RandomApply([ThinPlateWarp()], 0.33)])
 
@@ -123,7 +148,7 @@ def static_frame(size: int = SIZE) -> v2.Transform:
 def video_sequence(smallest: float, size: int = SIZE) -> v2.Transform:
     """What a video's frames share. ``smallest``: share of the area that a crop has at least."""
     return v2.Compose([
-        v2.RandomHorizontalFlip(), v2.RandomResizedCrop(size, (smallest, 1), interpolation=InterpolationMode.BICUBIC),
+        v2.RandomHorizontalFlip(), RandomResizedCrop(size, (smallest, 1), interpolation=InterpolationMode.BICUBIC),
         v2.ColorJitter(0.1, 0.03, 0.03), v2.RandomGrayscale(0.05)])
 
 

@@ -40,15 +40,18 @@ class Video:
         mask = fit_mask(self.masks[index], self.labels(self.masks[index]), height, width)
         return mask if mask.any() else None
 
-    def check(self) -> None:
+    def check(self) -> list[int]:
         """Look at all given masks before any work is done, and warn of what is odd.
+
+        Returns:
+            the frames whose mask has no object.
 
         Raises:
             InputError: a mask cannot be used, or none has an object.
         """
         height, width = next(iter(self.frames.read([0], workers=0))).shape[:2]
         empty = []
-        for path in self.masks.values():
+        for index, path in self.masks.items():
             mask = self.labels(path)
             if fit_mask(path, mask, height, width) is not mask:
                 warn(f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its frame {width}x{height}: "
@@ -57,10 +60,11 @@ class Video:
                 warn(f"{path}: most of its {len(np.unique(mask)) - 1} values are thin lines only, as in a mask with "
                      f"smooth edges; each is taken for an object")
             if not mask.any():
-                empty.append(path)
+                empty.append(index)
         if len(empty) == len(self.masks):
             more = f" (nor in the {len(empty) - 1} other masks)" if len(empty) > 1 else ""
-            raise InputError(f"{empty[0]}: no object in this mask, all of it is 0{more}")
+            raise InputError(f"{self.masks[empty[0]]}: no object in this mask, all of it is 0{more}")
+        return empty
 
     def labels(self, path: Path) -> np.ndarray:
         """A mask file's content in output values."""
@@ -79,6 +83,8 @@ def image_files(folder: Path, suffixes: set[str]) -> list[Path]:
     Raises:
         InputError: there is no such folder, or no image in it.
     """
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file, not a folder")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     files = sorted(path for path in folder.iterdir()

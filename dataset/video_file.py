@@ -34,7 +34,8 @@ class VideoFrames:
 
     def __init__(self, path: Path):
         if not path.is_file():
-            raise InputError(f"{path}: no such file")
+            raise InputError(f"{path}: is a folder; name it with --images" if path.is_dir() else
+                             f"{path}: no such file")
         self.path = path
         capture = self._open()
         self.fps = capture.get(cv2.CAP_PROP_FPS)

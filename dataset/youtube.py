@@ -6,7 +6,7 @@ from pathlib import Path
 from dataset.frames import ImageFrames
 from dataset.images import IMAGE_SUFFIXES
 from dataset.video import Video, image_files, truth_folder
-from util.errors import InputError
+from util.errors import InputError, warn
 from util.palette import davis_palette, palette_of
 
 
@@ -23,7 +23,11 @@ def youtube_vos(root: Path, split: str) -> list[Video]:
     images, annotations = root / "all_frames" / f"{split}_all_frames" / "JPEGImages", root / split / "Annotations"
     if not images.is_dir():
         raise InputError(f"{images}: no such folder; is the data set there?")
-    names = sorted(path.name for path in images.iterdir() if path.is_dir())
+    names = sorted(path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
+    without = [name for name in names if not (annotations / name).is_dir()]
+    if without and annotations.is_dir():
+        warn(f"{annotations}: {len(without)} videos have no masks and are left out, such as {without[0]}")
+        names = [name for name in names if name not in without]
     if not names:
         raise InputError(f"{images}: no videos in it")
     videos = []

@@ -3,6 +3,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -23,10 +26,12 @@ def read_file(path: Path) -> object:
         raise InputError(f"{path}: no such weights file; put the published propagation_model.pth there, "
                          f"or name another")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: not a readable PyTorch weights file, or cut off ({reason})") from None
+        with warnings.catch_warnings(action="ignore") if sys.version_info >= (3, 11) else nullcontext():
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
+            ImportError):
+        raise InputError(f"{path}: not a readable PyTorch weights file (damaged, cut off, or it holds more than "
+                         f"tensors)") from None
 
 
 def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -41,7 +46,10 @@ def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
         state = state["network"]
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: holds no network weights (expected a state dict, or one under 'network')")
-    return state
+    for name, value in state.items():
+        if value.layout != torch.strided or value.is_meta or value.is_complex() or not value.isfinite().all():
+            raise InputError(f"{path}: {name} is not made of finite numbers; the weights are damaged")
+    return {name.removeprefix("module."): value for name, value in state.items()}      # as wrapped networks are saved
 
 
 def load_network(path: str | os.PathLike, device: torch.device | str = "cpu") -> PropagationNetwork:

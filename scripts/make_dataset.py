@@ -55,7 +55,7 @@ def find_sources(photos: Sequence[str], cutouts: Sequence[str]) -> Sources:
     def usable(path: Path, alpha: bool, smallest: int) -> bool:
         try:
             with Image.open(path) as image:
-                return min(image.size) >= smallest and (not alpha or image.mode in ("RGBA", "LA", "P"))
+                return min(image.size) >= smallest and image.mode in (("RGBA", "LA", "P") if alpha else ("RGB",))
         except OSError:
             return False
 

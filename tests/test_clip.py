@@ -144,7 +144,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     for content in ("first", "second"):
         with whole_folder(final) as folder:
             (folder / content).touch()
-            assert final.exists() == (content == "second")
+            assert not (final / content).exists()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "second"]
 
 
@@ -156,13 +156,43 @@ def test_nothing_that_is_not_ours_is_replaced(tmp_path):
             keep_inputs(folder, video)
     keep_inputs(tmp_path / "new", video)
     other = touch(tmp_path / "other", "thesis.tex")
-    with pytest.raises(InputError, match=r"something else than masks \(thesis"):
-        check_replaceable(other, overwrite=True)
-    old = touch(tmp_path / "old", "00000.png")
+    names = ["00000", "00001"]
+    for foreign in ("thesis.tex", "holiday.png", "overlay/notes.txt"):
+        other = touch(tmp_path / "other", "00000.png", ".DS_Store")
+        (other / "overlay").mkdir(exist_ok=True)
+        (other / foreign).touch()
+        with pytest.raises(InputError, match=rf"no mask of this clip \({foreign}"):
+            check_replaceable(other, names, overwrite=True)
+        (other / foreign).unlink()
+    check_replaceable(other, names, overwrite=True)
     with pytest.raises(InputError, match="or --overwrite them"):
-        check_replaceable(old, overwrite=False)
-    check_replaceable(old, overwrite=True)
-    check_replaceable(tmp_path / "new", overwrite=False)
+        check_replaceable(other, names, overwrite=False)
+    check_replaceable(tmp_path / "nothing", names, overwrite=False)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="link to nowhere"):
+        check_replaceable(tmp_path / "link", names, overwrite=True)
+
+
+def test_a_folder_that_is_there_stays_itself(tmp_path):
+    real = touch(tmp_path / "real", "00000.png", "00001.png")
+    (tmp_path / "link").symlink_to(real)
+    number = real.stat().st_ino
+    with whole_folder(tmp_path / "link") as folder:
+        (folder / "00000.png").write_text("new")
+        (folder / "overlay").mkdir()
+        assert (real / "00001.png").exists()
+    assert (tmp_path / "link").is_symlink()
+    assert real.stat().st_ino == number
+    assert sorted(path.name for path in real.iterdir()) == ["00000.png", "overlay"]
+    assert (real / "00000.png").read_text() == "new"
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    def twice():
+        with whole_folder(tmp_path / "out"), whole_folder(tmp_path / "out"):
+            pass
+    with pytest.raises(InputError, match="another run is writing there"):
+        twice()
 
 
 def test_overlay_tints_objects_and_nothing_else():

@@ -94,6 +94,21 @@ def test_objects_given_late_and_again(network):
     assert [len(bank) for bank in core._banks] == [3, 2]        # and was memorised once, for good
 
 
+def test_an_object_may_be_given_without_a_pixel(network):
+    core = InferenceCore(network)
+    core.step(image(0), square(2), given=[2, 9])
+    assert core.labels == [2, 9]
+    assert core.step(image(1)).shape[0] == 3
+
+
+def test_of_objects_as_likely_the_lowest_label_wins():
+    even = torch.full((4, 2, 2), 0.25)
+    even[0] = 0
+    assert (to_label_map(even, [7, 3, 5], (2, 2)) == 3).all()
+    even[1] = 0.3
+    assert (to_label_map(even, [7, 3, 5], (4, 4)) == 7).all()
+
+
 def test_correcting_one_object_keeps_the_prediction_of_others(network):
     plain, corrected = InferenceCore(network), InferenceCore(network)
     for core in (plain, corrected):

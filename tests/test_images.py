@@ -59,6 +59,27 @@ def test_pictures_are_no_masks(tmp_path):
         read_mask(save(tmp_path / "deep.png", deep))
 
 
+def test_masks_that_lose_their_values_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"mask\.jpg: a JPEG does not keep the values"):
+        read_mask(save(tmp_path / "mask.jpg", MASK * 6))
+    clear = np.zeros((20, 30, 4), np.uint8)
+    clear[..., :3], clear[4:12, 4:12, 3] = 255, 255
+    with pytest.raises(InputError, match=r"clear\.png: the objects are in its transparency only"):
+        read_mask(save(tmp_path / "clear.png", clear))
+    smooth = np.zeros((30, 30), np.uint8)
+    for inset, value in enumerate((50, 100, 150, 200, 255)):
+        smooth[5 + inset:25 - inset, 5 + inset:25 - inset] = value
+    with pytest.raises(InputError, match=r"smooth\.png: most of its 5 values are thin lines"):
+        read_mask(save(tmp_path / "smooth.png", smooth))
+
+
+def test_frames_are_turned_as_viewers_show_them(tmp_path):
+    image, exif = Image.fromarray(MASK), Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_frame(tmp_path / "turned.jpg").shape == (30, 20, 3)
+
+
 @pytest.mark.parametrize("read", [read_frame, read_mask])
 def test_broken_files_are_named(tmp_path, read):
     noise = np.random.default_rng(0).integers(0, 255, (200, 200), np.uint8)

@@ -86,7 +86,7 @@ def expected_masks(frames, given, network, values):
 
 def test_davis_2016(davis16, undisturbed16, network):
     output, printed = undisturbed16
-    assert sorted(path.name for path in output.iterdir()) == [".settings.json", "bear", "cow", "dog", "scores.csv"]
+    assert sorted(path.name for path in output.iterdir()) == [".settings", "bear", "cow", "dog", "scores.csv"]
     for line in ("Total processing time: ", "Total processed frames: 12", "FPS: ", "overall"):
         assert line in printed
     for name in ("bear", "cow", "dog"):
@@ -115,7 +115,7 @@ def test_the_2017_folders_list_comes_first(davis16, weights, tmp_path):
     listed.write_text("cow\n")
     call("eval_davis_2016.py", "--davis", tmp_path / "2016", "--model", weights, "--output", tmp_path / "out",
          "--no_score")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".settings.json", "cow"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".settings", "cow"]
 
 
 def test_finished_videos_are_skipped_and_overwritten_on_demand(davis16, weights, undisturbed16, tmp_path):
@@ -128,13 +128,13 @@ def test_finished_videos_are_skipped_and_overwritten_on_demand(davis16, weights,
     assert (tmp_path / "out/cow/00000.png").stat().st_mtime_ns == stamp
     assert content(tmp_path / "out") == content(undisturbed16[0])
     _, err = call(*command, "--no_top", code=2)
-    assert "made with other settings (top_k was 50, is None)" in err
+    assert "bear: was made with other settings (top_k was 50, is None)" in err
     call(*command, "--overwrite", "--no_score")
     assert (tmp_path / "out/cow/00000.png").stat().st_mtime_ns > stamp
     assert content(tmp_path / "out") == content(undisturbed16[0])
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_was_stopped_is_finished_by_the_next(davis16, weights, undisturbed16, tmp_path, how):
     command = ("eval_davis_2016.py", "--davis", davis16, "--model", weights, "--output", tmp_path)
     process = start(*command)
@@ -145,8 +145,8 @@ def test_a_run_that_was_stopped_is_finished_by_the_next(davis16, weights, undist
     _, err = process.communicate(timeout=60)
     assert (tmp_path / "bear").is_dir()
     assert not (tmp_path / "dog").exists()
-    if how == signal.SIGINT:
-        assert process.returncode == 130
+    if how != signal.SIGKILL:
+        assert process.returncode == 128 + how
         assert "Traceback" not in err
         assert not (tmp_path / ".cow.partial").exists()
     call(*command)
@@ -325,6 +325,11 @@ def broken(clip, weights, tmp_path, what):
         return {"--output": mask / "out"}, "cannot write there"
     if what == "output over the input":
         return {"--output": clip / "frames", "--overwrite": ""}, "frames: holds frames or masks that are read"
+    if what == "damaged weights":
+        state = torch.load(weights, weights_only=True)
+        state["decoder.pred.bias"].fill_(float("nan"))
+        torch.save(state, tmp_path / "nan.pth")
+        return {"--model": tmp_path / "nan.pth"}, "nan.pth: decoder.pred.bias is not made of finite numbers"
     if what == "absent device":
         return {"--device": "cuda:99"}, "--device cuda:99: not available"
     raise AssertionError(what)
@@ -334,7 +339,7 @@ def broken(clip, weights, tmp_path, what):
     "missing folder", "empty folder", "empty video", "truncated frame", "frame of another size", "tiny frames",
     "truncated mask", "mask of another shape", "mask without object", "smooth mask", "mask after no frame",
     "missing weights", "no weights", "truncated weights", "weights of another network", "output in a file",
-    "output over the input", "absent device"])
+    "output over the input", "absent device", "damaged weights"])
 def test_bad_input_gets_one_line(clip, weights, tmp_path, what):
     changes, message = broken(clip, weights, tmp_path, what)
     arguments = {"--images": clip / "frames", "--masks": clip / "masks/00000.png", "--model": weights,
@@ -359,6 +364,25 @@ def test_a_broken_video_does_not_stop_the_others(davis16, weights, undisturbed16
     whole = content(undisturbed16[0])
     assert content(tmp_path / "out") == {name: data for name, data in whole.items() if not name.startswith("bear")}
     assert "overall" in out
+
+
+def test_other_peoples_folders_are_left_alone(davis16, weights, tmp_path):
+    (tmp_path / "bear").mkdir()
+    (tmp_path / "bear/thesis.txt").write_text("years of work")
+    _, err = call("eval_davis_2016.py", "--davis", davis16, "--model", weights, "--output", tmp_path,
+                  "--overwrite", code=2)
+    assert "bear: holds something that is no mask of this clip (thesis.txt)" in err
+    assert (tmp_path / "bear/thesis.txt").read_text() == "years of work"
+
+
+def test_a_broken_true_mask_costs_one_score(davis16, weights, undisturbed16, tmp_path):
+    root = shutil.copytree(davis16, tmp_path / "2016")
+    shutil.copytree(undisturbed16[0], tmp_path / "out")
+    Image.new("L", (9, 9)).save(root / "Annotations/480p/cow/00002.png")
+    out, err = call("eval_davis_2016.py", "--davis", root, "--model", weights, "--output", tmp_path / "out")
+    assert "cow is not scored" in err
+    assert "00002.png: the true mask is 9x9 pixels, its frame 96x64" in err
+    assert [line.split()[0] for line in out.splitlines()[-3:]] == ["bear", "dog", "overall"]
 
 
 @pytest.mark.parametrize("script", ["eval_davis.py", "eval_davis_2016.py", "eval_youtube.py"])

@@ -10,6 +10,8 @@ import torch
 from util.allocation import give_memory_back
 from util.errors import InputError
 
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+
 
 def pick_device(name: str | None = None) -> torch.device:
     """The device called ``name`` (cpu, cuda, cuda:1, mps), or the best there is: CUDA, else MPS, else the CPU.
@@ -24,6 +26,8 @@ def pick_device(name: str | None = None) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in DEVICES:
+            raise RuntimeError(f"choose from {', '.join(DEVICES)}")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name}: not available on this machine "

@@ -1,6 +1,7 @@
 """How scripts end on what a user can mend: one line that names the culprit, and exit code 2."""
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -14,8 +15,19 @@ def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
+class _Stopped(BaseException):
+    """A signal that ends a process, made to pass through what cleans up."""
+
+
+def _stop(number: int, _: object) -> None:
+    raise _Stopped(number)
+
+
 def run(main: Callable[[], int | None]) -> None:
-    """Run a script's ``main`` and exit: 0 or what it returns, 2 on bad input, 130 on Ctrl-C."""
+    """Run a script's ``main`` and exit: 0 or what it returns, 2 on bad input, 128 + its number on a signal."""
+    for name in ("SIGTERM", "SIGHUP", "SIGINT"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _stop)
     try:
         code = main() or 0
     except InputError as error:
@@ -24,7 +36,7 @@ def run(main: Callable[[], int | None]) -> None:
     except OSError as error:                 # a full disk, a folder that vanished: the name is in the message
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    except KeyboardInterrupt:
+    except _Stopped as stopped:
         print("\ninterrupted; what was finished is whole, nothing half-written is left", file=sys.stderr)
-        code = 130
+        code = 128 + stopped.args[0]
     sys.exit(code)

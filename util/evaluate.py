@@ -13,7 +13,7 @@ from model.checkpoint import load_network
 from model.network import PropagationNetwork
 from util.device import Share, pick_device
 from util.errors import InputError
-from util.output import Writer, check_settings, keep_inputs, prepare_folder, whole_folder
+from util.output import Notes, Writer, check_replaceable, keep_inputs, prepare_folder, whole_folder
 from util.progress import frames_bar
 from util.propagation import Clock, Options, add_arguments, propagate
 from util.score import score, table, write_csv
@@ -51,20 +51,24 @@ def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | Non
     for video in videos:
         keep_inputs(args.output / video.name, video)
     share = Share.join()
-    if share.rank == 0:
-        check_settings(args.output, _settings(args, options), args.overwrite)
-    share.gather(None)
-
+    notes = Notes(args.output, _settings(args, options))
     mine = videos[share.rank::share.world]
     to_do = [video for video in mine if args.overwrite or not _finished(video, args.output)]
+    for video in mine:
+        if video in to_do:
+            check_replaceable(args.output / video.name, video.frames.names, overwrite=True)
+        else:
+            notes.check(video.name)
     clock, failures = Clock(), []
     bar = frames_bar(sum(len(video.frames.names) for video in to_do)) if share.rank == 0 else None
     done = 0
     for video in to_do:
         try:
+            notes.forget(video.name)
             for index in _write_video(network, video, options, args.output, palette, clock):
                 if bar:
                     bar.update(done + index + 1)
+            notes.write(video.name)
         except InputError as error:
             print(f"\nerror: {video.name}: {error}", file=sys.stderr, flush=True)
             failures.append(video.name)
@@ -120,9 +124,12 @@ def _report_scores(videos: list[Video], args: argparse.Namespace) -> None:
     if not known:
         print("No scores: the true masks of all frames are not there.")
         return
-    bar = frames_bar(len(known), "videos scored")
+    bar = frames_bar(len(known), "videos")
     scores = score(known, args.output, args.num_workers, bar.increment)
     bar.finish()
+    if not scores:
+        print("No scores: no video has more than two frames with usable true masks.")
+        return
     write_csv(scores, args.output / "scores.csv")
     print(table(scores))
     if len(known) < len(videos):

@@ -88,7 +88,7 @@ def training_picture(frames: Tensor, target: Tensor, predictions: tuple[Tensor, 
             found = truth if t == 0 else list(predictions[t - 1][sample].float().cpu())
             rgb = (frames[sample, t].float().cpu() * std + mean).permute(1, 2, 0)
             tiles = [rgb, *(mask[..., None].expand(-1, -1, 3) for mask in (*found, *(mask.cpu() for mask in truth)))]
-            rows.append(np.hstack([_tile(tile, f"{caption} {t + 1}") for tile, caption in zip(tiles, captions)]))
+            rows.append(np.hstack([_tile(tile, f"{caption}, frame {t + 1}") for tile, caption in zip(tiles, captions)]))
     return np.vstack(rows)
 
 

@@ -5,13 +5,21 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from dataset.video import Video
 from util.errors import InputError
+
+try:
+    import fcntl
+except ImportError:         # Windows
+    fcntl = None
+
+OVERLAY_FILES = ("overlay.mp4", "contact_sheet.png")
+LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
 def prepare_folder(folder: Path) -> None:
@@ -29,21 +37,27 @@ def prepare_folder(folder: Path) -> None:
         raise InputError(f"{folder}: cannot write there ({error.strerror})") from None
 
 
-def check_replaceable(folder: Path, overwrite: bool) -> None:
-    """See that a folder of masks may be put there: nothing is there yet, or only masks that are to be overwritten.
+def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> None:
+    """See that a video's masks may be put there: nothing is there yet, or only its masks, to be overwritten.
+
+    Args:
+        names: of the video's frames.
 
     Raises:
-        InputError: something else would be lost.
+        InputError: something else would be lost, or masks are there and are not to be overwritten.
     """
-    if not folder.exists():
+    if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name another --output")
-    content = list(folder.iterdir())
-    foreign = [path for path in content if path.suffix != ".png" and path.name != "overlay"]
+        raise InputError(f"{folder}: is a file, or a link to nowhere; name another --output")
+    ours = {f"{name}.png" for name in names} | {f"overlay/{name}" for name in OVERLAY_FILES}
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*")
+             if not path.is_dir() and path.name not in LITTER and ".partial" not in path.parts]
+    foreign = sorted(set(found) - ours)
     if foreign:
-        raise InputError(f"{folder}: holds something else than masks ({foreign[0].name}); name another --output")
-    if content and not overwrite:
+        raise InputError(f"{folder}: holds something that is no mask of this clip ({foreign[0]}); "
+                         f"name another --output")
+    if found and not overwrite:
         raise InputError(f"{folder}: holds masks already; name another --output, or --overwrite them")
 
 
@@ -62,22 +76,54 @@ def keep_inputs(folder: Path, video: Video) -> None:
 
 @contextmanager
 def whole_folder(final: Path) -> Iterator[Path]:
-    """A temporary folder that becomes ``final`` at the end, replacing what was there; on an error it goes away."""
-    partial = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)         # of a run that was killed
-    partial.mkdir(parents=True)
+    """A temporary folder that becomes ``final`` at the end; on an error it goes away.
+
+    A folder that is there already stays (it may be a mount point, or a link), and its content is replaced at the end,
+    the last file last.
+
+    Raises:
+        InputError: another run is writing there.
+    """
+    final = final.resolve()
+    replace = final.is_dir()
+    partial = final / ".partial" if replace else final.with_name(f".{final.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = _lock(partial)
     try:
+        _clear(partial)                                # of a run that was killed
         yield partial
-        if final.exists():
-            old = final.with_name(f".{final.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            final.rename(old)
-            partial.rename(final)
-            shutil.rmtree(old)
+        if replace:
+            _clear(final, keep=partial)
+            for path in sorted(partial.iterdir()):
+                path.rename(final / path.name)
         else:
             partial.rename(final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Keep other runs out of a folder until this process ends, however it ends."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise InputError(f"{folder}: another run is writing there") from None
+    return descriptor
+
+
+def _clear(folder: Path, keep: Path | None = None) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            if path != keep:
+                shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -115,21 +161,35 @@ class Writer:
         self._pool.shutdown(cancel_futures=True)
 
 
-def check_settings(folder: Path, settings: dict, overwrite: bool) -> None:
-    """Keep masks of different settings apart: note the settings in the folder, refuse it if it has others.
+class Notes:
+    """What each finished video's masks were made with, in ``<output>/.settings``, so that no two kinds are mixed."""
 
-    Raises:
-        InputError: what is in the folder was made with other settings, and is not to be overwritten.
-    """
-    path = folder / ".settings.json"
-    if path.is_file() and not overwrite:
+    def __init__(self, output: Path, settings: dict):
+        self.output, self.settings = output, settings
+
+    def check(self, video: str) -> None:
+        """See that a finished video's masks are of these settings (or of unknown ones).
+
+        Raises:
+            InputError: they are of others.
+        """
         try:
-            before = json.loads(path.read_text())
-        except ValueError:
-            before = settings
-        changed = [name for name in settings if before.get(name) != settings[name]]
-        if changed:
-            name = changed[0]
-            raise InputError(f"{folder}: holds masks made with other settings ({name} was {before.get(name)}, is "
-                             f"{settings[name]}); name another --output, or --overwrite them")
-    write_whole(path, json.dumps(settings, indent=1))
+            before = dict(json.loads(self._path(video).read_text()))
+        except (OSError, ValueError, TypeError):
+            return
+        for name, value in self.settings.items():
+            if before.get(name) != value:
+                raise InputError(f"{self.output / video}: was made with other settings ({name} was "
+                                 f"{before.get(name)}, is {value}); name another --output, or --overwrite")
+
+    def forget(self, video: str) -> None:
+        """Before a video is replaced."""
+        self._path(video).unlink(missing_ok=True)
+
+    def write(self, video: str) -> None:
+        """After a video was finished."""
+        self._path(video).parent.mkdir(exist_ok=True)
+        write_whole(self._path(video), json.dumps(self.settings, indent=1))
+
+    def _path(self, video: str) -> Path:
+        return self.output / ".settings" / f"{video}.json"

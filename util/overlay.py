@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from dataset.images import read_mask
 from dataset.video import Video
 from util.errors import InputError
+from util.output import OVERLAY_FILES
 
 THUMBNAIL_WIDTH, SHEET_COLUMNS, SHEET_ROWS = 320, 4, 3
 
@@ -38,12 +39,12 @@ def overlays(video: Video, masks: Path, palette: bytes) -> Iterator[tuple[str, n
 
 
 def write_overlay(video: Video, masks: Path, palette: bytes, folder: Path) -> None:
-    """Write ``overlay.mp4`` and ``contact_sheet.png`` to the folder, in one pass over the frames."""
+    """Write an overlay video and a contact sheet to the folder, in one pass over the frames."""
     folder.mkdir(parents=True, exist_ok=True)
     count = len(video.frames.names)
     chosen = set(np.linspace(0, count - 1, min(count, SHEET_COLUMNS * SHEET_ROWS)).round().astype(int).tolist())
     thumbnails, writer = [], None
-    path = folder / "overlay.mp4"
+    path, sheet = (folder / name for name in OVERLAY_FILES)
     for index, (name, picture) in enumerate(overlays(video, masks, palette)):
         height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2       # MPEG-4 wants even sides
         if writer is None:
@@ -54,7 +55,7 @@ def write_overlay(video: Video, masks: Path, palette: bytes, folder: Path) -> No
         if index in chosen:
             thumbnails.append((name, _thumbnail(picture)))
     writer.release()
-    contact_sheet(thumbnails).save(folder / "contact_sheet.png")
+    contact_sheet(thumbnails).save(sheet)
 
 
 def contact_sheet(thumbnails: Sequence[tuple[str, Image.Image]]) -> Image.Image:

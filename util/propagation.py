@@ -45,14 +45,14 @@ class Options:
 
 def positive(text: str) -> int:
     """An argument that is a whole number from 1 up."""
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
 
 
 def natural(text: str) -> int:
     """An argument that is a whole number from 0 up."""
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
     return int(text)
 
@@ -115,11 +115,16 @@ def propagate(network: PropagationNetwork, video: Video, options: Options, indic
         start = time.perf_counter()
         size = inference_size(height, width, options.size)
         try:
-            probabilities = core.step(to_image(frame, core.device, size), _fit(given, size, video, index))
+            # Objects too small to be seen at this size are followed all the same, as published.
+            objects = None if given is None else np.unique(given[given > 0]).tolist()
+            mask = None if given is None else _fit(given, size, video, index)
+            probabilities = core.step(to_image(frame, core.device, size), mask, objects)
             label_map = to_label_map(probabilities, core.labels, (height, width)).cpu().numpy()
-        except torch.OutOfMemoryError:
-            raise InputError(f"{video.frames.describe(index)}: out of GPU memory with {len(core.labels)} objects; "
-                             f"try --amp, --max_memory_frames or a smaller size") from None
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            raise InputError(f"{video.frames.describe(index)}: out of memory with {len(core.labels)} objects at "
+                             f"{size[1]}x{size[0]} pixels; try a smaller size, --max_memory_frames, or --amp") from None
         clock.seconds += time.perf_counter() - start
         clock.frames += 1
         yield index, label_map, list(core.labels)
@@ -144,10 +149,8 @@ def to_image(frame: np.ndarray, device: torch.device, size: tuple[int, int]) -> 
     return image
 
 
-def _fit(mask: np.ndarray | None, size: tuple[int, int], video: Video, index: int) -> Tensor | None:
+def _fit(mask: np.ndarray, size: tuple[int, int], video: Video, index: int) -> Tensor:
     """The given mask at the size to compute at, nearest."""
-    if mask is None:
-        return None
     resized = F.interpolate(torch.from_numpy(mask)[None, None].float(), size, mode="nearest")[0, 0].long()
     lost = np.setdiff1d(mask, resized.numpy())
     if len(lost):

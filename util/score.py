@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset.video import Video
+from util.errors import InputError, warn
 from util.output import write_whole
 
 
@@ -26,17 +27,30 @@ def score_video(video: Video, folder: Path) -> list[ObjectScore]:
 
     evaluator = Evaluator(name=video.name)
     for name in video.frames.names[1:-1]:
-        truth = video.labels(video.truth / f"{name}.png")
-        evaluator.feed_frame(video.labels(folder / f"{name}.png"), truth)
+        truth, found = (video.labels(place / f"{name}.png") for place in (video.truth, folder))
+        if truth.shape != found.shape:
+            raise InputError(f"{video.truth}/{name}.png: the true mask is {truth.shape[1]}x{truth.shape[0]} pixels, "
+                             f"its frame {found.shape[1]}x{found.shape[0]}")
+        evaluator.feed_frame(found, truth)
     j, f = evaluator.conclude()
     return [ObjectScore(video.name, label, float(j[label]), float(f[label])) for label in sorted(j)]
 
 
 def score(videos: list[Video], output: Path, workers: int, done: Callable[[], None]) -> list[ObjectScore]:
-    """The scores of several videos' masks in ``output/<video>``; ``done`` is called after each."""
+    """The scores of several videos' masks in ``output/<video>``; ``done`` is called after each.
+
+    A video whose true masks cannot be used is left out with a warning.
+    """
+    def try_video(video: Video) -> list[ObjectScore]:
+        try:
+            return score_video(video, output / video.name)
+        except InputError as error:
+            warn(f"{video.name} is not scored: {error}")
+            return []
+
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         scores = []
-        for objects in pool.map(lambda video: score_video(video, output / video.name), videos):
+        for objects in pool.map(try_video, videos):
             scores += objects
             done()
         return scores

@@ -1,0 +1,234 @@
+"""Training: the published numbers, the schedules, and the procedure."""
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden_weights import fill_weights
+
+from dataset.schedule import BatchSchedule, frame_distance, sample_frames
+from dataset.transforms import normalise
+from model.losses import bootstrapped_cross_entropy, hard_share
+from model.model import Trainer
+from model.pretrained import start_from_imagenet, start_from_network, widen
+from model.training import Clip
+from model.variants import published_network
+from util.errors import InputError
+from util.hyper_para import parse
+from util.logger import describe_commit
+
+GOLDEN = Path(__file__).parent / "golden"
+LOSSES = json.loads((GOLDEN / "train_losses.json").read_text())
+
+
+def golden_batch(case):
+    golden, objects = np.load(GOLDEN / f"train_{case}.npz"), 1 if case == "single_object" else 2
+    target = torch.from_numpy(golden["labels"]).long()
+    return golden, {
+        "frames": normalise(torch.from_numpy(golden["frames"]).permute(0, 1, 4, 2, 3)),
+        "masks": torch.stack([(target[:, 0] == k + 1).float() for k in range(objects)], 1),
+        "target": target,
+        "selector": torch.ones(2, 1) if objects == 1 else torch.from_numpy(golden["selector"])}
+
+
+@pytest.mark.parametrize("case", ["single_object", "two_objects"])
+def test_logits_are_the_published_ones(case):
+    golden, batch = golden_batch(case)
+    network = fill_weights(published_network(single_object=case == "single_object"))
+    with torch.no_grad():
+        predictions = Clip(network)(batch["frames"], batch["masks"], batch["selector"])
+    for prediction, name in zip(predictions, ("logits_1", "logits_2")):
+        assert np.abs(prediction.logits[:, :, ::2, ::2].numpy() - golden[name]).max() < 1e-3
+
+
+@pytest.mark.parametrize("iteration", [0, 45_000, 80_000])
+@pytest.mark.parametrize("case", ["single_object", "two_objects"])
+def test_losses_and_gradients_are_the_published_ones(case, iteration):
+    _, batch = golden_batch(case)
+    network = fill_weights(published_network(single_object=case == "single_object"))
+    trainer = Trainer(network, lr=1e-5, steps=[250_000], gamma=0.1)
+    parameters = dict(network.named_parameters())
+    for step, tolerance in ((0, 1e-5), (1, 2e-3)):
+        expected = LOSSES[f"{case}_it{iteration}_step{step}"]
+        figures, _ = trainer.step(batch, iteration)
+        assert hard_share(iteration) == pytest.approx(expected["p"])
+        assert float(figures["loss_1"] + figures["loss_2"]) == pytest.approx(expected["total_loss"], rel=tolerance)
+        shared, union = figures["overlap"][0].tolist()
+        assert (shared + 1) / (union + 1) == pytest.approx(expected["iou"], rel=5e-3)
+        for name, norm in expected["grad_norm"].items():
+            assert parameters[name].grad.norm().item() == pytest.approx(norm, rel=5e-3), name
+
+
+def test_the_loss_takes_the_hardest_pixels_of_each_image():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 10, 10, generator=generator)
+    target = torch.randint(0, 2, (2, 10, 10), generator=generator)
+    selector = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    each = [-logits[0].log_softmax(0).gather(0, target[:1]), -logits[1, :2].log_softmax(0).gather(0, target[1:])]
+    for iteration, share in ((0, 1), (19_999, 1), (20_000, 1), (45_000, 0.575), (70_000, 0.15), (10 ** 6, 0.15)):
+        expected = np.mean([np.sort(loss.flatten().numpy())[::-1][:int(share * 100)].mean() for loss in each])
+        found = bootstrapped_cross_entropy(logits, target, selector, iteration)
+        assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("epochs", "last", "changes"), [
+    (320, 0.9, {0: 5, 32: 10, 64: 15, 96: 20, 128: 25, 288: 5}),
+    (100, 0.8, {0: 5, 10: 10, 20: 15, 30: 20, 40: 25, 80: 5}),
+    (7, 0.9, {0: 5, 1: 15, 2: 20, 3: 25, 6: 5}),      # round(0.7) = round(1.4) = 1
+])
+def test_frame_distances_change_when_the_spec_says(epochs, last, changes):
+    expected = None
+    for epoch in range(epochs):
+        expected = changes.get(epoch, expected)
+        assert frame_distance(epoch, epochs, last) == expected, epoch
+        assert frame_distance(epoch, epochs, last, files_every=5) == expected // 5
+
+
+@pytest.mark.parametrize(("stage", "batch", "iterations", "fall"), [
+    (0, 7, 300_000, 250_000), (1, 4, 500_000, 450_000), (2, 4, 150_000, 125_000)])
+def test_stages_have_the_published_defaults(stage, batch, iterations, fall):
+    args = parse(["--stage", str(stage)])
+    assert (args.batch_size, args.iterations, args.steps, args.lr, args.gamma) == (batch, iterations, [fall], 1e-5, 0.1)
+    assert (args.seed, args.id, args.amp) == (14159265, "NULL", None)
+    trainer = Trainer(torch.nn.Linear(1, 1), args.lr, [3, 5], args.gamma)
+    rates = []
+    for _ in range(7):
+        rates.append(trainer.scheduler.get_last_lr()[0])
+        trainer.optimizer.step()
+        trainer.scheduler.step()
+    assert rates == pytest.approx([1e-5] * 3 + [1e-6] * 2 + [1e-7] * 2)
+
+
+def test_the_example_of_the_spec_has_its_epochs():
+    schedule = BatchSchedule(3764, 4, 0, 150_000, seed=0, rank=0, world=2)
+    assert (schedule.per_epoch, schedule.epochs) == (470, 320)
+
+
+def test_frames_are_sampled_within_their_bounds():
+    generator = np.random.default_rng(0)
+    seen = set()
+    for frames in (3, 4, 7, 60):
+        for distance in (1, 5, 25):
+            reach = min(frames, distance)
+            for _ in range(300):
+                chosen = sample_frames(frames, distance, lambda low, high: int(generator.integers(low, high + 1)))
+                assert len(chosen) == 3
+                assert all(0 <= place < frames for place in chosen)
+                ordered = chosen if chosen == sorted(chosen) else chosen[::-1]
+                assert ordered == sorted(chosen)
+                assert max(np.diff(ordered)) <= reach + 1
+                seen.add(tuple(chosen))
+    assert (0, 1, 2) in seen
+    assert (2, 1, 0) in seen
+
+
+def test_sampling_follows_the_formula_draw_by_draw():
+    # n = 10, J = 4: start in [0, 6]; f1 = min(start + [1, 5], 6, 9); f2 = min(f1 + [1, 5], 8, 9).
+    asked = []
+
+    def highest(low, high):
+        asked.append((low, high))
+        return high
+    assert sample_frames(10, 4, highest) == [8, 6, 6]
+    assert asked == [(0, 6), (1, 5), (1, 5), (0, 1)]
+    assert sample_frames(10, 4, lambda low, high: low) == [0, 1, 2]
+
+
+def test_processes_share_each_batch_and_resume_where_they_were():
+    whole = list(BatchSchedule(50, 4, 0, 30, seed=1))
+    halves = [list(BatchSchedule(50, 2, 0, 30, seed=1, rank=rank, world=2)) for rank in (0, 1)]
+    assert [first + second for first, second in zip(*halves)] == whole
+    assert list(BatchSchedule(50, 4, 17, 30, seed=1)) == whole[17:]
+    epoch = [index for batch in whole[:12] for _, index in batch]
+    assert len(set(epoch)) == 48
+    assert [number for batch in whole for number, _ in batch] == [i // 12 for i in range(30) for _ in range(4)]
+    assert whole != list(BatchSchedule(50, 4, 0, 30, seed=2))
+    assert whole[:12] != whole[12:24]
+    with pytest.raises(ValueError, match="3 samples do not fill"):
+        BatchSchedule(3, 4, 0, 1, seed=0)
+
+
+def resnet_weights():
+    """Random weights under torchvision's names."""
+    from torchvision.models import resnet50
+    torch.manual_seed(1)
+    return resnet50(weights=None).state_dict()
+
+
+def test_encoders_start_from_imagenet_weights():
+    network, weights = published_network(), resnet_weights()
+    start_from_imagenet(network, weights)
+    state = network.state_dict()
+    assert torch.equal(state["rgb_encoder.res2.0.conv1.weight"], weights["layer1.0.conv1.weight"])
+    assert torch.equal(state["rgb_encoder.layer3.5.bn3.weight"], weights["layer3.5.bn3.weight"])
+    assert torch.equal(state["mask_rgb_encoder.layer1.0.conv1.weight"], weights["layer1.0.conv1.weight"])
+    assert torch.equal(state["mask_rgb_encoder.conv1.weight"][:, :3], weights["conv1.weight"])
+    extra = state["mask_rgb_encoder.conv1.weight"][:, 3:].flatten(1)
+    torch.testing.assert_close(extra @ extra.T, torch.eye(64), atol=1e-5, rtol=0)
+    biases = [value for name, value in state.items() if name.startswith("mask_rgb_encoder") and name.endswith("bias")
+              and ("conv" in name or "downsample.0" in name)]
+    assert len(biases) == 1 + 13 * 3 + 3
+    assert not any(bias.any() for bias in biases)
+    with pytest.raises(InputError, match="lack bn1.weight: not those of a ResNet-50"):
+        start_from_imagenet(network, {"conv1.weight": weights["conv1.weight"]})
+
+
+def test_encoders_compute_what_torchvisions_do():
+    from torchvision.models import resnet50
+    network, weights = published_network(), resnet_weights()
+    start_from_imagenet(network, weights)
+    reference = resnet50(weights=None).eval()
+    reference.load_state_dict(weights)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        stem = reference.maxpool(reference.relu(reference.bn1(reference.conv1(x))))
+        expected = reference.layer3(reference.layer2(reference.layer1(stem)))
+        torch.testing.assert_close(network.rgb_encoder(x)[0], expected)
+        masks = torch.zeros(1, 1, 2, 64, 64)
+        encoder = network.mask_rgb_encoder
+        torch.testing.assert_close(encoder(encoder.image_part(x), masks), expected)
+
+
+def test_single_object_weights_gain_a_channel_or_stay_as_they_are(tmp_path):
+    torch.manual_seed(0)
+    single = published_network(single_object=True).state_dict()
+    torch.save(single, tmp_path / "s0.pth")
+    for single_object, channels in ((True, 4), (False, 5)):
+        network = published_network(single_object)
+        start_from_network(network, tmp_path / "s0.pth")
+        stem = network.state_dict()["mask_rgb_encoder.conv1.weight"]
+        assert stem.shape[1] == channels
+        assert torch.equal(stem[:, :4], single["mask_rgb_encoder.conv1.weight"])
+        assert torch.equal(network.decoder.pred.weight, single["decoder.pred.weight"])
+    extra = widen(torch.zeros(64, 4, 7, 7), 5)[:, 4:].flatten(1)
+    assert extra.shape == (64, 49)
+    torch.testing.assert_close(extra.T @ extra, torch.eye(49), atol=1e-5, rtol=0)
+
+
+def test_commits_are_described_wherever_one_is(tmp_path):
+    import git
+    assert describe_commit(tmp_path) == "not in a git checkout"
+    repository = git.Repo.init(tmp_path, initial_branch="trunk")
+    assert describe_commit(tmp_path) == "not in a git checkout"           # nor in one without a commit
+    (tmp_path / "a").touch()
+    repository.index.add(["a"])
+    commit = repository.index.commit("first", author=git.Actor("a", "b"), committer=git.Actor("a", "b"))
+    assert describe_commit(tmp_path) == f"trunk {commit.hexsha}"
+    (tmp_path / "a").write_text("x")
+    assert describe_commit(tmp_path) == f"trunk {commit.hexsha}, with uncommitted changes"
+    repository.git.checkout("--detach")
+    assert describe_commit(tmp_path).startswith(f"detached HEAD {commit.hexsha}")
+
+
+def test_amp_trains_close_to_full_precision():
+    _, batch = golden_batch("two_objects")
+    losses = {}
+    for amp in (None, "bf16"):
+        trainer = Trainer(fill_weights(published_network()), 1e-5, [10], 0.1, amp)
+        figures, predictions = trainer.step(batch, 0)
+        losses[amp] = float(figures["loss_1"])
+        assert predictions[0].logits.dtype == torch.float32
+    assert math.isclose(losses["bf16"], losses[None], rel_tol=0.1)
+    assert losses["bf16"] != losses[None]
