@@ -11,6 +11,7 @@ A sample is a dictionary of
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -191,9 +192,9 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def start_worker(_: int) -> None:
-    """A worker computes in one thread, and leaves Ctrl-C to the process that saves."""
-    import signal
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker computes in one thread, and leaves it to the process that saves to stop, when all are told to."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 

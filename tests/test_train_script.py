@@ -1,0 +1,171 @@
+"""``train.py`` as users start it: real processes on made-up data, at a small size."""
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.checkpoint import load_network
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = ("--size", "48", "-b", "2", "--num_workers", "1", "--no_pretrained", "--device", "cpu", "--lr", "1e-4")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Data in all four layouts."""
+    folder = tmp_path_factory.mktemp("made")
+    subprocess.run([sys.executable, ROOT / "scripts/make_dataset.py", folder, "--pictures", "12", "--videos", "4",
+                    "--frames", "4", "--height", "64", "--photos", "--cutouts"], check=True, capture_output=True)
+    return folder
+
+
+def start(folder, made, *arguments, launcher=()):
+    command = [sys.executable, *launcher, ROOT / "train.py", "--static_root", made / "static",
+               "--bl_root", made / "BL30K",
+               "--davis_root", made / "DAVIS", "--yv_root", made / "YouTube", *SIZE, *arguments]
+    return subprocess.Popen([str(part) for part in command], cwd=folder, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, start_new_session=True,
+                            env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"})
+
+
+def train(folder, made, *arguments, code=0, launcher=()):
+    process = start(folder, made, *arguments, launcher=launcher)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, out + err
+    return out, err
+
+
+def saved(folder, iteration):
+    """The weights that a run saved."""
+    path, = folder.glob(f"saves/*/*_{iteration}.pth")
+    return torch.load(path, weights_only=True)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_stages_chain_and_their_weights_load(made, tmp_path):
+    for stage, before in ((0, None), (1, 0), (2, 1)):
+        folder = tmp_path / str(stage)
+        folder.mkdir()
+        start_from = ()
+        if before is not None:
+            path, = (tmp_path / str(before)).glob("saves/*/*_2.pth")
+            start_from = ("--load_network", path)
+        out, _ = train(folder, made, "--id", f"s{stage}", "--stage", stage, "-i", 2, "--debug", *start_from)
+        long_id = re.search(r"saved in saves/(\w{5}_[\d.]+_s\d)\n", out).group(1)
+        for name in ("loss_1", "loss_2", "total_loss", "p", "iou/iou", "lr", "time",
+                     *(["iou/sec_iou"] if stage else [])):
+            assert re.search(rf"^s{stage} - It      1 \[TRAIN\] \[{name}\]: [\d.e-]+$", out, re.M), name
+        assert ("[iou/sec_iou]" in out) == (stage > 0)
+        assert f"s{stage} - hyperpara: " in out
+        assert f"s{stage} - git: " in out
+        assert sorted(path.name for path in (folder / "saves" / long_id).iterdir()) == [
+            f"{long_id}_2.pth", f"{long_id}_checkpoint.pth"]
+        assert list((folder / "log" / long_id).glob("events*"))
+        assert saved(folder, 2)["mask_rgb_encoder.conv1.weight"].shape[1] == (5 if stage else 4)
+        load_network(folder / "saves" / long_id / f"{long_id}_checkpoint.pth")
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(made, tmp_path):
+    for name in ("whole", "killed", "resumed"):
+        (tmp_path / name).mkdir()
+    train(tmp_path / "whole", made, "--id", "x", "--stage", 2, "-i", 8)
+    process = start(tmp_path / "killed", made, "--id", "x", "--stage", 2, "-i", 8, "--save_every", 4)
+    deadline = time.time() + 120
+    while not list(tmp_path.glob("killed/saves/*/*_checkpoint.pth")) and time.time() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    checkpoint, = tmp_path.glob("killed/saves/*/*_checkpoint.pth")
+    assert torch.load(checkpoint, weights_only=True)["it"] == 4
+    assert not list(tmp_path.glob("killed/saves/*/*_8.pth"))
+    out, _ = train(tmp_path / "resumed", made, "--id", "x", "--stage", 2, "-i", 8, "--load_model", checkpoint)
+    assert "starting at iteration 4" in out
+    whole = saved(tmp_path / "whole", 8)
+    assert same(saved(tmp_path / "resumed", 8), whole)
+    assert not same(saved(tmp_path / "killed", 4), whole)
+
+    cut = tmp_path / "cut_checkpoint.pth"
+    cut.write_bytes(checkpoint.read_bytes()[:1_000_000])
+    _, err = train(tmp_path, made, "--stage", 2, "--load_model", cut, code=2)
+    assert "cut_checkpoint.pth: not a readable PyTorch weights file" in err
+    weights, = tmp_path.glob("whole/saves/*/*_8.pth")
+    _, err = train(tmp_path, made, "--stage", 2, "--load_model", weights, code=2)
+    assert "_8.pth: not a training checkpoint" in err
+
+
+def test_two_processes_learn_what_one_with_twice_the_batch_does(made, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    arguments = ("--id", "x", "--stage", 1, "-i", 3)
+    train(tmp_path / "one", made, *arguments, "-b", 4)
+    train(tmp_path / "two", made, *arguments, "-b", 2,
+          launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"))
+    one, two = saved(tmp_path / "one", 3), saved(tmp_path / "two", 3)
+    assert one.keys() == two.keys()
+    # Adam's step has the size of the learning rate even where the gradient is all rounding: a few weights go another
+    # way. Three steps of 1e-4 move a weight by up to 3e-4; the mean difference is to be far below that.
+    difference = torch.cat([(one[name] - two[name]).flatten().abs() for name in one if one[name].is_floating_point()])
+    assert difference.mean() < 6e-6
+    assert difference.median() < 1e-7
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_stopped_saves_first(made, tmp_path, how):
+    process = start(tmp_path, made, "--id", "x", "--stage", 0, "-i", 1000, "--debug")
+    for line in process.stdout:
+        if "It      2" in line:
+            break
+    os.killpg(process.pid, how)             # clusters and terminals tell all processes, the loading ones too
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + how
+    stopped = int(re.search(r"stopped at iteration (\d+), saved in", out).group(1))
+    assert stopped >= 3
+    assert saved(tmp_path, stopped)
+    assert "Traceback" not in err
+
+
+def test_null_saves_nothing_and_bad_files_are_counted(made, tmp_path):
+    root = tmp_path / "static"
+    import shutil
+    shutil.copytree(made / "static", root)
+    broken = next(root.glob("ecssd/*.jpg"))
+    broken.write_bytes(broken.read_bytes()[:300])
+    out, err = train(tmp_path, made, "--id", "null", "--stage", 0, "-i", 14, "--static_root", root)
+    assert "nothing saved (--id NULL)" in out
+    assert f"{broken}: cannot be read" in err
+    assert re.search(r"[1-9] samples could not be used and were replaced", out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["static"]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--stage", 0, "--static_root", "nowhere"), "nowhere: no such folder"),
+    (("--stage", 1, "--bl_root", "nowhere"), "nowhere/JPEGImages: no such folder"),
+    (("--stage", 2, "--davis_root", "nowhere"), "train.txt: no such file"),
+    (("--stage", 0, "-b", 5000), "do not fill a batch of 5000"),
+    (("--load_network", "nowhere.pth"), "nowhere.pth: no such weights file"),
+    (("--device", "cuda:77"), "--device cuda:77: not available"),
+])
+def test_bad_input_is_refused_at_the_start(made, tmp_path, arguments, message):
+    _, err = train(tmp_path, made, *arguments, code=2)
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, err
+    assert message in errors[0]
+    assert "Traceback" not in err
+
+
+def test_made_data_is_the_same_for_the_same_seed(made, tmp_path):
+    subprocess.run([sys.executable, ROOT / "scripts/make_dataset.py", tmp_path, "--pictures", "12", "--videos", "4",
+                    "--frames", "4", "--height", "64", "--photos", "--cutouts", "--workers", "1"], check=True)
+    ours, theirs = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+                    for folder in (tmp_path, made))
+    assert ours == theirs
+    assert len(ours) == 2 * 12 + 3 * 2 * 4 * 4 + 2
