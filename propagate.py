@@ -26,6 +26,8 @@ from util.palette import davis_palette, palette_of
 from util.progress import frames_bar
 from util.propagation import Clock, Options, add_arguments
 
+SIZE = 480                   # pixels of the shorter side, which suit the published weights
+
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,18 +42,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--direction", choices=DIRECTIONS, default="forward",
                         help="from each mask on, back from it, or both ways, where a frame takes the result of the "
                              "nearest mask (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=480, metavar="PIXELS",
-                        help="the shorter side to compute at, -1 for the clip's own; masks are written at the clip's "
-                             "size either way (default: %(default)s)")
     parser.add_argument("--overlay", action="store_true",
                         help="also write a video and a contact sheet of the masks over the clip")
     parser.add_argument("--overwrite", action="store_true",
                         help="replace masks that are there already; refused if anything else is there")
-    add_arguments(parser)
-    args = parser.parse_args()
-    if args.size != -1 and args.size < 16:
-        parser.error("--size: 16 pixels or more, or -1 for the clip's own size")
-    return args
+    add_arguments(parser, SIZE)
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -65,7 +61,7 @@ def main() -> None:
     prepare_folder(output if output.is_dir() else output.parent)
 
     palette = palette_of(next(iter(video.masks.values()))) or davis_palette()
-    clock, options = Clock(), Options.of(args, None if args.size == -1 else args.size)
+    clock, options = Clock(), Options.of(args, network, SIZE)
     forward, backward = frames_to_do(video, args.direction)
     left_out = len(video.frames.names) - len({*forward, *backward})
     if left_out:

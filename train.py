@@ -19,7 +19,7 @@ from model.losses import hard_share
 from model.model import Trainer
 from model.network import PropagationNetwork
 from model.pretrained import imagenet_weights, start_from_imagenet, start_from_network
-from model.variants import published_network
+from model.variants import build
 from util.device import Share, pick_device
 from util.errors import InputError, run, warn
 from util.hyper_para import parse
@@ -33,11 +33,11 @@ SAVES = Path("saves")
 def build_network(args: argparse.Namespace) -> PropagationNetwork:
     """The network of the stage, with the weights that the arguments ask for."""
     torch.manual_seed(args.seed)
-    network = published_network(single_object=args.stage == 0)
+    network = build(args.network, single_object=args.stage == 0)
     if args.load_network:
         start_from_network(network, args.load_network)
     elif not args.load_model and not args.no_pretrained:
-        start_from_imagenet(network, imagenet_weights(args.backbone_weights))
+        start_from_imagenet(network, imagenet_weights(args.network, args.backbone_weights))
     return network
 
 
@@ -84,7 +84,7 @@ def train(args: argparse.Namespace, share: Share) -> int:
     device = pick_device(args.device)
     torch.backends.cudnn.benchmark = args.benchmark
     trainer = Trainer(build_network(args).to(device, memory_format=torch.channels_last), args.lr, args.steps,
-                      args.gamma, args.amp, distributed=share.world > 1)
+                      args.gamma, args.amp, distributed=share.world > 1, encoder_lr=args.encoder_lr)
     start, settings = 0, {"stage": args.stage, "seed": args.seed, "size": args.size,
                           "samples an iteration": args.batch_size * share.world}
     if args.load_model:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.network import PropagationNetwork
-from model.variants import published_network
+from model.variants import build, variant_of
 from util.errors import InputError
 
 
@@ -61,7 +61,7 @@ def load_network(path: str | os.PathLike, device: torch.device | str = "cpu") ->
     state = read_state(path)
     stem = state.get("mask_rgb_encoder.conv1.weight")
     with torch.device("meta"):               # no memory, no time spent on weights that are replaced at once
-        network = published_network(single_object=stem is not None and stem.dim() == 4 and stem.shape[1] == 4)
+        network = build(variant_of(state), single_object=stem is not None and stem.dim() == 4 and stem.shape[1] == 4)
     load_state(network, state, path, assign=True)
     del state
     return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

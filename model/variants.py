@@ -1,9 +1,26 @@
 """The networks that can be built, each a table of parts and widths."""
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
 from model.backbones import ImageEncoder, MaskEncoder
+from model.efficientnet import EfficientNetLite
+from model.lite import AngularKey, LiteMaskEncoder, MemoryKeyValue, QueryKeyValue
 from model.modules import Decoder, KeyValue
 from model.network import PropagationNetwork
+
+PUBLISHED_WEIGHTS = Path("saves/propagation_model.pth")
+LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.pth"
+# Pixels of the shorter side at which a network does best, whatever the clip's; the published one is told by the script.
+BEST_SIZE = {"lite": 384}
+
+
+def default_weights() -> Path:
+    """The published weights if they are in ``saves/``, else those that come with the code."""
+    return PUBLISHED_WEIGHTS if PUBLISHED_WEIGHTS.exists() else LITE_WEIGHTS
 
 
 def published_network(single_object: bool = False) -> PropagationNetwork:
@@ -22,3 +39,28 @@ def published_network(single_object: bool = False) -> PropagationNetwork:
         decoder=Decoder(value_channels=512, f8_channels=512, f4_channels=256, widths=(512, 256, 256)),
         single_object=single_object,
     )
+
+
+def lite_network() -> PropagationNetwork:
+    """The small network that comes with the code: 1.9 M parameters, EfficientNet-Lite0, keys of 64, values of 128."""
+    c16, c8, c4 = EfficientNetLite.CHANNELS
+    key = AngularKey(c16, key_channels=64)
+    return PropagationNetwork(
+        rgb_encoder=EfficientNetLite(),
+        mask_rgb_encoder=LiteMaskEncoder(c16, width=96),
+        kv_m_f16=MemoryKeyValue(c16, key),
+        kv_q_f16=QueryKeyValue(c16, value_channels=128, key=key),
+        decoder=Decoder(value_channels=128, f8_channels=c8, f4_channels=c4, widths=(96, 48, 32)),
+        shared_encoder=True,
+        variant="lite",
+    )
+
+
+def build(variant: str, single_object: bool = False) -> PropagationNetwork:
+    """The network of that name, published or lite. ``single_object``: see `published_network`; lite is always both."""
+    return lite_network() if variant == "lite" else published_network(single_object)
+
+
+def variant_of(state: Mapping[str, Tensor]) -> str:
+    """Which network a state dict is of, by the names of its tensors."""
+    return "lite" if any(name.startswith("mask_rgb_encoder.join.") for name in state) else "published"

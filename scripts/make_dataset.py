@@ -83,21 +83,52 @@ def photograph(rng: np.random.Generator, sources: Sources, height: int, width: i
     return cv2.resize(piece, (width, height)).astype(np.float32)
 
 
-def cutout(rng: np.random.Generator, sources: Sources) -> np.ndarray:
-    """An object with its alpha, (h, w, 4) float, 0..255: a stamp, or a random shape cut from a photograph."""
-    if sources.cutouts and rng.random() < 0.7:
+def limbs(rng: np.random.Generator, side: int) -> np.ndarray:
+    """The alpha, (side, side) uint8, of a body with thin, bent limbs."""
+    alpha = np.zeros((side, side), np.uint8)
+    middle = np.full(2, side / 2)
+    cv2.ellipse(alpha, (side // 2, side // 2), tuple(int(side * r) for r in rng.uniform(0.08, 0.22, 2)),
+                float(rng.uniform(0, 180)), 0, 360, 255, -1)
+    for angle in rng.uniform(0, 2 * np.pi, int(rng.integers(3, 7))):
+        place, width = middle, side * rng.uniform(0.03, 0.1)
+        for _ in range(2):
+            angle = angle + rng.uniform(-0.7, 0.7)
+            after = place + side * rng.uniform(0.1, 0.22) * np.array([np.cos(angle), np.sin(angle)])
+            cv2.line(alpha, tuple(map(int, place)), tuple(map(int, after)), 255, max(3, int(width)), cv2.LINE_AA)
+            place, width = after, width * 0.7
+    return alpha
+
+
+def cutout(rng: np.random.Generator, sources: Sources, background: np.ndarray) -> np.ndarray:
+    """An object with its alpha, (h, w, 4) float, 0..255.
+
+    A stamp, at times with a photograph's texture; or a random shape cut from a photograph, often from the background's
+    own, so that colours alone do not tell it.
+    """
+    if sources.cutouts and rng.random() < 0.6:
         with Image.open(sources.cutouts[rng.integers(len(sources.cutouts))]) as image:
             image.thumbnail((LARGEST, LARGEST))
             sprite = np.asarray(image.convert("RGBA")).astype(np.float32)
         rows, columns = (np.flatnonzero((sprite[..., 3] > 127).any(axis)) for axis in (1, 0))
         if len(rows) > 8 and len(columns) > 8:
             sprite = sprite[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+            if rng.random() < 0.3:
+                skin = photograph(rng, sources, *sprite.shape[:2])
+                sprite[..., :3] *= 0.4 + 0.8 * skin / max(float(skin.max()), 1.0)
             return sprite[:, ::-1].copy() if rng.random() < 0.5 else sprite
     side = 256
-    alpha = np.zeros((side, side), np.uint8)
-    shape = outline(rng) * rng.uniform(0.5, 1, 2)
-    cv2.fillPoly(alpha, [np.round(side / 2 + shape * side * 0.33).astype(np.int32)], 255, lineType=cv2.LINE_AA)
-    return np.dstack([photograph(rng, sources, side, side), alpha.astype(np.float32)])
+    if rng.random() < 0.5:
+        alpha = limbs(rng, side)
+    else:
+        alpha = np.zeros((side, side), np.uint8)
+        shape = outline(rng) * rng.uniform(0.5, 1, 2)
+        cv2.fillPoly(alpha, [np.round(side / 2 + shape * side * 0.33).astype(np.int32)], 255, lineType=cv2.LINE_AA)
+    if rng.random() < 0.5 and min(background.shape[:2]) > side:
+        top, left = (int(rng.integers(0, have - side)) for have in background.shape[:2])
+        skin = background[top:top + side, left:left + side] * rng.uniform(0.7, 1.2, 3)
+    else:
+        skin = photograph(rng, sources, side, side)
+    return np.dstack([np.clip(skin, 0, 255), alpha]).astype(np.float32)
 
 
 def wave(rng: np.random.Generator, times: np.ndarray, strength: float) -> np.ndarray:
@@ -106,11 +137,11 @@ def wave(rng: np.random.Generator, times: np.ndarray, strength: float) -> np.nda
 
 
 class Actor:
-    """A cut-out and its course through a scene."""
+    """A cut-out, (h, w, 4), and its course through a scene."""
 
-    def __init__(self, rng: np.random.Generator, sources: Sources, times: np.ndarray, height: int, width: int):
-        self.sprite = cutout(rng, sources)
-        size = min(height, width) * rng.uniform(0.2, 0.65)
+    def __init__(self, rng: np.random.Generator, sprite: np.ndarray, times: np.ndarray, height: int, width: int):
+        self.sprite = sprite
+        size = min(height, width) * rng.uniform(0.15, 0.85)
         self.scales = size / max(self.sprite.shape[:2]) * np.exp(wave(rng, times, 0.25))
         self.angles = rng.uniform(-0.4, 0.4) + wave(rng, times, rng.uniform(0, 0.8))
         self.x = width * (rng.uniform(0.15, 0.85) + wave(rng, times, 0.3))
@@ -137,24 +168,31 @@ class Actor:
 
 
 def make_video(seed: Sequence[int], sources: Sources, frames: int, height: int, width: int,
-               objects: int | None = None) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+               objects: int | None = None, every: int = 1) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """A scene: frames (height, width, 3) uint8, labels (height, width) uint8, and the first object's soft mask.
 
     Args:
-        objects: how many have a label; None: 1 to 4. There may be distractors besides.
+        objects: how many have a label; None: 1 to 4. There may be distractors besides, and several may look alike.
+        every: only every so many frames is drawn.
     """
     rng = np.random.default_rng(list(seed))
     times = np.linspace(0, 1, frames) * rng.uniform(0.5, 1.2)
     count = objects or int(rng.integers(1, 5))
     labels = [*range(1, count + 1), *[0] * int(rng.integers(0, 3))]
-    actors = [Actor(rng, sources, times, height, width) for _ in labels]
-    depth = rng.permutation(len(actors))
     background = photograph(rng, sources, int(height * 1.6), int(width * 1.6))
+    sprites: list[np.ndarray] = []
+    for _ in labels:
+        twin = sprites and rng.random() < 0.15
+        sprites.append(sprites[-1] if twin else cutout(rng, sources, background))
+    actors = [Actor(rng, sprite, times, height, width) for sprite in sprites]
+    depth = rng.permutation(len(actors))
     zoom, pan_x, pan_y = np.exp(wave(rng, times, 0.1)), wave(rng, times, 0.2 * width), wave(rng, times, 0.2 * height)
     gain, shade = 1 + wave(rng, times, rng.uniform(0, 0.2)), wave(rng, times, rng.uniform(0, 15))
-    blur, noise = max(0.0, rng.normal(0, 0.7)) * np.abs(wave(rng, times, 1)), rng.uniform(0, 5)
+    blur = max(0.0, rng.normal(0, 0.7)) * np.abs(wave(rng, times, 1))
+    noise = rng.normal(0, rng.uniform(0, 5), (height, width, 3)).astype(np.float32)
+    shake = max(0.0, rng.normal(0, 2))                    # pixels of motion blur
     scene = []
-    for index in range(frames):
+    for index in range(0, frames, every):
         centre = np.array([width * 0.8 - pan_x[index], height * 0.8 - pan_y[index]])
         view = np.array([[zoom[index], 0], [0, zoom[index]]])
         matrix = np.hstack([view, (np.array([width, height]) / 2 - view @ centre)[:, None]])
@@ -169,7 +207,12 @@ def make_video(seed: Sequence[int], sources: Sources, frames: int, height: int, 
         picture = picture * gain[index] + shade[index]
         if blur[index] > 0.3:
             picture = cv2.GaussianBlur(picture, (0, 0), blur[index])
-        picture = picture + rng.normal(0, noise, picture.shape)
+        if shake > 1:
+            kernel, direction = np.zeros((9, 9), np.float32), rng.uniform(-1, 1, 2)
+            reach = np.round(direction / np.abs(direction).max() * min(shake, 4)).astype(int)
+            cv2.line(kernel, tuple(map(int, 4 - reach)), tuple(map(int, 4 + reach)), 1)
+            picture = cv2.filter2D(picture, -1, kernel / kernel.sum())
+        picture = picture + np.roll(noise, tuple(rng.integers(0, (height, width))), (0, 1))
         scene.append((np.clip(picture, 0, 255).astype(np.uint8), mask, np.clip(soft * 255, 0, 255).astype(np.uint8)))
     return scene
 
@@ -182,10 +225,10 @@ def write_video(job: tuple[Path, Path, tuple[int, ...]], sources: Sources, frame
         return
     # Left in reverse order: the masks, by which a finished video is known, appear last.
     with whole_folder(masks) as mask_folder, whole_folder(images) as image_folder:
-        for index, (picture, mask, _) in enumerate(make_video(seed, sources, frames, height, width)):
-            if index % every == 0:
-                Image.fromarray(picture).save(image_folder / f"{index:05d}.jpg", quality=92)
-                write_mask(mask_folder / f"{index:05d}.png", mask, davis_palette())
+        scene = make_video(seed, sources, frames, height, width, every=every)
+        for index, (picture, mask, _) in enumerate(scene):
+            Image.fromarray(picture).save(image_folder / f"{index * every:05d}.jpg", quality=92)
+            write_mask(mask_folder / f"{index * every:05d}.png", mask, davis_palette())
 
 
 def write_picture(job: tuple[Path, tuple[int, ...]], sources: Sources, height: int, width: int) -> None:

@@ -19,12 +19,12 @@ from util.propagation import Clock, Options, add_arguments, propagate
 from util.score import score, table, write_csv
 
 
-def benchmark_parser(description: str) -> argparse.ArgumentParser:
-    """The flags that all benchmark scripts have."""
+def benchmark_parser(description: str, size: int | None = None) -> argparse.ArgumentParser:
+    """The flags that all benchmark scripts have. ``size``: see `add_arguments`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR",
                         help="where to write DIR/<video>/<frame>.png; finished videos are skipped on a re-run")
-    add_arguments(parser)
+    add_arguments(parser, size)
     parser.add_argument("--overwrite", action="store_true", help="redo videos that are finished already")
     parser.add_argument("--no_score", action="store_true",
                         help="do not compute J and F (else done where all frames' true masks are there)")
@@ -40,13 +40,14 @@ def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | Non
         videos: the data set.
         args: of `benchmark_parser`.
         palette: of the masks; None writes grey ones.
-        size: pixels of the shorter side to compute at; None: the frames' own.
+        size: pixels of the shorter side at which the published network computes; None: the frames' own.
 
     Returns:
         the exit code: 2 if a video could not be used.
     """
-    device, options = pick_device(args.device), Options.of(args, size)
+    device = pick_device(args.device)
     network = load_network(args.model, device)
+    options = Options.of(args, network, size)
     prepare_folder(args.output)
     for video in videos:
         keep_inputs(args.output / video.name, video)
@@ -116,7 +117,8 @@ def _settings(args: argparse.Namespace, options: Options) -> dict:
         while chunk := file.read(1 << 20):
             checksum = zlib.crc32(chunk, checksum)
     return {"model": f"{checksum:08x}", "top_k": options.top_k, "kernel_sigma": options.kernel_sigma,
-            "mem_every": options.mem_every, "max_memory_frames": options.max_memory_frames, "amp": options.amp}
+            "mem_every": options.mem_every, "max_memory_frames": options.max_memory_frames, "amp": options.amp,
+            "size": options.size}
 
 
 def _report_scores(videos: list[Video], args: argparse.Namespace) -> None:

