@@ -17,6 +17,7 @@ from pathlib import Path
 
 from dataset.clip import open_clip
 from model.checkpoint import load_network
+from util.allocation import give_memory_back
 from util.clip import DIRECTIONS, frames_to_do, propagate_clip
 from util.device import pick_device
 from util.errors import run, warn
@@ -52,8 +53,10 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    give_memory_back()
     device = pick_device(args.device)
     network = load_network(args.model, device)
+    print(f"network: {network.variant} ({args.model})")
     video = open_clip(args.video, args.images, args.masks)
     output = (args.output or Path("output") / video.name).resolve()
     keep_inputs(output, video)

@@ -20,6 +20,7 @@ from model.model import Trainer
 from model.network import PropagationNetwork
 from model.pretrained import imagenet_weights, start_from_imagenet, start_from_network
 from model.variants import build
+from util.allocation import keep_memory
 from util.device import Share, pick_device
 from util.errors import InputError, run, warn
 from util.hyper_para import parse
@@ -81,6 +82,7 @@ class Report:
 
 def train(args: argparse.Namespace, share: Share) -> int:
     """Build, then loop. Returns the exit code."""
+    keep_memory()
     device = pick_device(args.device)
     torch.backends.cudnn.benchmark = args.benchmark
     trainer = Trainer(build_network(args).to(device, memory_format=torch.channels_last), args.lr, args.steps,

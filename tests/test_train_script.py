@@ -77,39 +77,47 @@ def test_stages_chain_and_their_weights_load(made, tmp_path):
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(made, tmp_path):
     for name in ("whole", "killed", "resumed"):
         (tmp_path / name).mkdir()
-    train(tmp_path / "whole", made, "--id", "x", "--stage", 2, "-i", 8)
-    process = start(tmp_path / "killed", made, "--id", "x", "--stage", 2, "-i", 8, "--save_every", 4)
+    arguments = ("--network", "lite", "--id", "x", "--stage", 2, "-i", 20, "--steps", 13)
+    train(tmp_path / "whole", made, *arguments)
+    process = start(tmp_path / "killed", made, *arguments, "--save_every", 10)
     deadline = time.time() + 120
     while not list(tmp_path.glob("killed/saves/*/*_checkpoint.pth")) and time.time() < deadline:
-        time.sleep(0.01)
+        time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     checkpoint, = tmp_path.glob("killed/saves/*/*_checkpoint.pth")
-    assert torch.load(checkpoint, weights_only=True)["it"] == 4
-    assert not list(tmp_path.glob("killed/saves/*/*_8.pth"))
-    out, _ = train(tmp_path / "resumed", made, "--id", "x", "--stage", 2, "-i", 8, "--load_model", checkpoint)
-    assert "starting at iteration 4" in out
-    whole = saved(tmp_path / "whole", 8)
-    assert same(saved(tmp_path / "resumed", 8), whole)
-    assert not same(saved(tmp_path / "killed", 4), whole)
+    assert torch.load(checkpoint, weights_only=True)["it"] == 10
+    assert not list(tmp_path.glob("killed/saves/*/*_20.pth"))
+    out, _ = train(tmp_path / "resumed", made, *arguments, "--load_model", checkpoint)
+    assert "starting at iteration 10" in out
+    whole = saved(tmp_path / "whole", 20)
+    assert same(saved(tmp_path / "resumed", 20), whole)
+    assert not same(saved(tmp_path / "killed", 10), whole)
 
     cut = tmp_path / "cut_checkpoint.pth"
-    cut.write_bytes(checkpoint.read_bytes()[:1_000_000])
+    cut.write_bytes(checkpoint.read_bytes()[:100_000])
     _, err = train(tmp_path, made, "--stage", 2, "--load_model", cut, code=2)
     assert "cut_checkpoint.pth: not a readable PyTorch weights file" in err
-    weights, = tmp_path.glob("whole/saves/*/*_8.pth")
+    weights, = tmp_path.glob("whole/saves/*/*_20.pth")
     _, err = train(tmp_path, made, "--stage", 2, "--load_model", weights, code=2)
-    assert "_8.pth: not a training checkpoint" in err
+    assert "_20.pth: not a training checkpoint" in err
+    _, err = train(tmp_path, made, "--stage", 2, "--load_network", weights, code=2)
+    assert "_20.pth: weights of another network" in err
 
 
-def test_two_processes_learn_what_one_with_twice_the_batch_does(made, tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    arguments = ("--id", "x", "--stage", 1, "-i", 3)
-    train(tmp_path / "one", made, *arguments, "-b", 4)
-    train(tmp_path / "two", made, *arguments, "-b", 2,
-          launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"))
-    one, two = saved(tmp_path / "one", 3), saved(tmp_path / "two", 3)
+@pytest.fixture(scope="module")
+def one_process(made, tmp_path_factory):
+    """Three iterations of one process with a batch of four."""
+    folder = tmp_path_factory.mktemp("one")
+    train(folder, made, "--id", "x", "--stage", 1, "-i", 3, "-b", 4)
+    return saved(folder, 3)
+
+
+@pytest.mark.parametrize("launcher", ["run", "launch"])         # torchrun is the first of them
+def test_two_processes_learn_what_one_with_twice_the_batch_does(made, one_process, tmp_path, launcher):
+    train(tmp_path, made, "--id", "x", "--stage", 1, "-i", 3, "-b", 2,
+          launcher=("-m", f"torch.distributed.{launcher}", "--standalone", "--nproc_per_node=2"))
+    one, two = one_process, saved(tmp_path, 3)
     assert one.keys() == two.keys()
     # Adam's step has the size of the learning rate even where the gradient is all rounding: a few weights go another
     # way. Three steps of 1e-4 move a weight by up to 3e-4; the mean difference is to be far below that.

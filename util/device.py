@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 
-from util.allocation import give_memory_back
 from util.errors import InputError
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -16,12 +15,9 @@ DEVICES = ("cpu", "cuda", "mps", "xpu")
 def pick_device(name: str | None = None) -> torch.device:
     """The device called ``name`` (cpu, cuda, cuda:1, mps), or the best there is: CUDA, else MPS, else the CPU.
 
-    To be called first of all: it also sets up how memory is allocated.
-
     Raises:
         InputError: there is no such device here.
     """
-    give_memory_back()
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

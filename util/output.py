@@ -126,10 +126,10 @@ def _clear(folder: Path, keep: Path | None = None) -> None:
             path.unlink()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file at once."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file at once."""
     partial = path.with_name(f".{path.name}.partial.{os.getpid()}")
-    partial.write_text(text)
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
 
 

@@ -1,0 +1,33 @@
+"""Write weights, or those of a training checkpoint, in 16 bits: half the size, to be shipped.
+
+  python scripts/shrink_weights.py saves/X/X_4000.pth model/weights/lite.pth
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from model.checkpoint import load_network, plain_state, save_whole  # noqa: E402
+from util.errors import InputError, run  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, metavar="FILE", help="a network's weights or a training checkpoint")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="where to write; replaced if it is there")
+    args = parser.parse_args()
+    state = {name: value.half() if value.is_floating_point() else value
+             for name, value in plain_state(load_network(args.weights)).items()}
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"{args.weights}: {name} is too large for 16 bits")
+    save_whole(state, args.output)
+    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,155 @@
+"""The lite network: its parts, the weights that come with the code, and what they find."""
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dataset.frames import ImageFrames
+from dataset.images import read_mask
+from dataset.video import Video
+from inference_core import InferenceCore
+from model.checkpoint import load_network, save_weights
+from model.efficientnet import EPSILON, EfficientNetLite, fold
+from model.pretrained import start_from_imagenet
+from model.variants import LITE_WEIGHTS, lite_network, published_network
+from scripts.draw_clip import write_clip
+from util.errors import InputError
+from util.propagation import IMAGENET_MEAN, IMAGENET_STD
+from util.score import score
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def batch_normalised_weights(encoder):
+    """Weights as ImageNet's come, with batch normalisation after every convolution, and a few layers more."""
+    torch.manual_seed(0)
+    weights = {}
+    for index, conv in enumerate(module for module in encoder.modules() if isinstance(module, torch.nn.Conv2d)):
+        width = conv.out_channels
+        weights |= {f"{index}.conv": torch.randn_like(conv.weight) * (2 / conv.weight[0].numel()) ** 0.5,
+                    f"{index}.gamma": torch.rand(width) + 0.5, f"{index}.beta": torch.randn(width) * 0.1,
+                    f"{index}.mean": torch.randn(width) * 0.1, f"{index}.variance": torch.rand(width) + 0.5,
+                    f"{index}.num_batches_tracked": torch.tensor(1)}
+    return {**weights, "head": torch.randn(1280, 320, 1, 1)}
+
+
+def test_folding_changes_what_is_computed_no_more_than_rounding():
+    encoder = EfficientNetLite().eval()
+    weights = batch_normalised_weights(encoder)
+    fold(encoder, weights)
+    pixels = torch.rand(1, 3, 64, 96)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+
+    def layer(index, x, stride=1, groups=1):
+        weight, *norm = (weights[f"{index}.{name}"] for name in ("conv", "mean", "variance", "gamma", "beta"))
+        kernel = weight.shape[-1]
+        x = F.pad(x, ((kernel - stride) // 2, (kernel - stride + 1) // 2) * 2)
+        return F.batch_norm(F.conv2d(x, weight, stride=stride, groups=groups), *norm, eps=EPSILON)
+
+    # By hand up to stride 4; the first layer's border sees another zero, which reaches a few pixels inwards.
+    x = F.relu6(layer(0, (255 * pixels - 127) / 128, 2))
+    x = layer(2, F.relu6(layer(1, x, groups=32)))
+    x = layer(5, F.relu6(layer(4, F.relu6(layer(3, x)), 2, groups=96)))
+    x = x + layer(8, F.relu6(layer(7, F.relu6(layer(6, x)), groups=144)))
+    _, _, f4 = encoder((pixels - mean) / std)
+    torch.testing.assert_close(f4[..., 3:-3, 3:-3], x[..., 3:-3, 3:-3], atol=1e-4, rtol=1e-4)
+
+
+def test_features_halve_and_halve_again():
+    shapes = [tuple(feature.shape) for feature in EfficientNetLite()(torch.zeros(2, 3, 48, 80))]
+    assert shapes == [(2, 112, 3, 5), (2, 40, 6, 10), (2, 24, 12, 20)]
+
+
+def test_other_networks_weights_are_refused():
+    with pytest.raises(InputError, match="convolution 0 is not EfficientNet-Lite0's"):
+        start_from_imagenet(lite_network(), {"conv1.weight": torch.zeros(64, 3, 7, 7)})
+
+
+def test_values_carry_the_masks_and_keys_do_not_depend_on_them():
+    network = lite_network().eval()
+    masks = torch.zeros(1, 2, 32, 48)
+    masks[0, 0, :16, :16], masks[0, 1, 16:, 20:24] = 1, 1
+    key, value = network.memorize(torch.randn(1, 3, 32, 48), masks)
+    assert torch.equal(key[:, 0], key[:, 1])
+    cells = F.pixel_shuffle(value[0, :, -32:], 4)                     # (K, 2, H/4, W/4): the object, the others
+    assert torch.equal(cells[:, 0], F.avg_pool2d(masks[0], 4))
+    assert torch.equal(cells[:, 1], cells[[1, 0], 0])
+
+
+def test_the_weights_say_which_network_they_are_of(tmp_path):
+    for network in (lite_network(), published_network()):
+        save_weights(network, tmp_path / "some.pth")
+        assert load_network(tmp_path / "some.pth").variant == network.variant
+
+
+def test_the_shipped_weights_are_small_and_whole():
+    state = torch.load(LITE_WEIGHTS, weights_only=True)
+    assert LITE_WEIGHTS.stat().st_size < 20e6
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    network = load_network(LITE_WEIGHTS)
+    assert network.variant == "lite"
+    assert {value.dtype for value in network.state_dict().values()} == {torch.float32}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip")
+    write_clip(folder, frames=16, height=240, width=426, objects=3, seed=5)
+    return folder
+
+
+def test_it_finds_the_objects_of_a_drawn_clip(clip, tmp_path):
+    """The whole road, from a newcomer's command to a score, with weights that mean something."""
+    run = subprocess.run([sys.executable, ROOT / "propagate.py", "--images", clip / "frames", "--masks",
+                          clip / "masks/00000.png", "--output", tmp_path / "drawn", "--size", "240"],
+                         cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    video = Video("drawn", ImageFrames(sorted((clip / "frames").iterdir())), truth=clip / "masks")
+    scores = score([video], tmp_path, 1, lambda: None)
+    assert [row.label for row in scores] == [1, 2, 3]
+    assert np.mean([(row.j + row.f) / 2 for row in scores]) > 80, scores
+
+
+def test_objects_that_look_alike_keep_their_identities(tmp_path):
+    """Two discs of one texture move side by side over a plain ground."""
+    rng = np.random.default_rng(0)
+    ground, skin = rng.integers(60, 90, (96, 192, 3)), rng.integers(120, 250, (25, 25, 3))
+    y, x = np.mgrid[-12:13, -12:13]
+    disc = x ** 2 + y ** 2 <= 144
+    core = InferenceCore(load_network(LITE_WEIGHTS), top_k=20)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    for step in range(6):
+        frame, mask = ground.copy(), np.zeros((96, 192), np.int64)
+        for label, (top, left) in enumerate(((36, 40 + 4 * step), (36, 120 + 4 * step)), 1):
+            frame[top:top + 25, left:left + 25][disc] = skin[disc]
+            mask[top:top + 25, left:left + 25][disc] = label
+        image = (torch.from_numpy(frame).permute(2, 0, 1).float() / 255 - mean) / std
+        found = core.step(image, torch.from_numpy(mask) if step == 0 else None).argmax(0).numpy()
+    for label in (1, 2):
+        taken = (found == label) & (mask == 3 - label)
+        assert taken.sum() < 0.1 * disc.sum()
+        assert ((found == label) & (mask == label)).sum() > 0.5 * disc.sum()
+
+
+def test_published_weights_in_saves_come_first(clip, weights, tmp_path):
+    (tmp_path / "frames").mkdir()
+    for index in range(2):
+        shutil.copy(clip / f"frames/{index:05d}.jpg", tmp_path / "frames")
+    sizes = {}
+    for name in ("lite", "published"):
+        if name == "published":
+            (tmp_path / "saves").mkdir()
+            (tmp_path / "saves/propagation_model.pth").symlink_to(weights)
+        run = subprocess.run([sys.executable, ROOT / "propagate.py", "--images", "frames", "--masks",
+                              clip / "masks/00000.png", "--output", name, "--size", "96"], cwd=tmp_path,
+                             capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        sizes[name] = read_mask(tmp_path / name / "00001.png").shape
+        assert re.search(rf"^network: {name}", run.stdout, re.M), run.stdout
+    assert sizes == {"lite": (240, 426), "published": (240, 426)}
