@@ -48,10 +48,10 @@ def build_data(args: argparse.Namespace, share: Share) -> TrainingSet:
         per_epoch = samples // (args.batch_size * share.world)
         return -(-args.iterations // max(per_epoch, 1))
     if args.stage == 0:
-        return static_stage(args.static_root, args.seed, args.size)
+        return static_stage(args.static_root, args.seed, args.size, args.frames)
     if args.stage == 1:
-        return bl30k_stage(args.bl_root, epochs, args.seed, args.size)
-    return video_stage(args.davis_root, args.yv_root, epochs, args.seed, args.size)
+        return bl30k_stage(args.bl_root, epochs, args.seed, args.size, args.frames, args.files_every)
+    return video_stage(args.davis_root, args.yv_root, epochs, args.seed, args.size, args.frames)
 
 
 class Report:
@@ -73,10 +73,10 @@ class Report:
         seconds, self.since = time.perf_counter() - self.since, time.perf_counter()
         self.window = []
         parts = self.share.gather({name: value.tolist() for name, value in sums.items()})
-        loss_1, loss_2 = (sum(part[name] for part in parts) / len(parts) / count for name in ("loss_1", "loss_2"))
+        losses = {name: sum(part[name] for part in parts) / len(parts) / count for name in sums if name != "overlap"}
         overlaps = torch.tensor([part["overlap"] for part in parts]).sum(0)
         iou = ((overlaps[:, 0] + 1) / (overlaps[:, 1] + 1)).tolist()
-        return {"loss_1": loss_1, "loss_2": loss_2, "total_loss": loss_1 + loss_2, "p": hard_share(iteration),
+        return {**losses, "total_loss": sum(losses.values()), "p": hard_share(iteration),
                 **dict(zip(("iou/iou", "iou/sec_iou"), iou)), "lr": lr, "time": seconds / count}
 
 
@@ -86,8 +86,9 @@ def train(args: argparse.Namespace, share: Share) -> int:
     device = pick_device(args.device)
     torch.backends.cudnn.benchmark = args.benchmark
     trainer = Trainer(build_network(args).to(device, memory_format=torch.channels_last), args.lr, args.steps,
-                      args.gamma, args.amp, distributed=share.world > 1, encoder_lr=args.encoder_lr)
-    start, settings = 0, {"stage": args.stage, "seed": args.seed, "size": args.size,
+                      args.gamma, args.amp, distributed=share.world > 1, encoder_lr=args.encoder_lr,
+                      top_k=args.top_k)
+    start, settings = 0, {"stage": args.stage, "seed": args.seed, "size": args.size, "frames": args.frames,
                           "samples an iteration": args.batch_size * share.world}
     if args.load_model:
         start, before = trainer.load(args.load_model)

@@ -22,19 +22,19 @@ def frame_distance(epoch: int, epochs: int, last_phase: float, files_every: int 
     return distance // files_every
 
 
-def sample_frames(frames: int, distance: int, draw: Callable[[int, int], int]) -> list[int]:
-    """Three frames of a video in order of time, or reversed.
+def sample_frames(frames: int, distance: int, draw: Callable[[int, int], int], count: int = 3) -> list[int]:
+    """Frames of a video in order of time, or reversed; near its end some may be the same.
 
     Args:
         frames: how many the video has, 3 at least.
         distance: see `frame_distance`.
         draw: a uniform integer between its arguments, both included.
+        count: how many to choose; the published rule for three goes on in the same way.
     """
     reach = min(frames, distance)
-    first = draw(0, frames - reach)
-    second = min(first + draw(1, reach + 1), frames - reach, frames - 1)
-    third = min(second + draw(1, reach + 1), frames - reach // 2, frames - 1)
-    chosen = [first, second, third]
+    chosen = [draw(0, frames - reach)]
+    for step in range(1, count):
+        chosen.append(min(chosen[-1] + draw(1, reach + 1), frames - reach // step, frames - 1))
     return chosen[::-1] if draw(0, 1) else chosen
 
 

@@ -16,7 +16,7 @@ STATIC = (("fss", True, 1), ("DUTS-TR", False, 1), ("DUTS-TE", False, 1), ("ecss
           ("BIG_small", False, 5), ("HRSOD_small", False, 5))
 
 
-def static_stage(root: Path, seed: int, size: int = SIZE) -> TrainingSet:
+def static_stage(root: Path, seed: int, size: int = SIZE, length: int = 3) -> TrainingSet:
     """Stage 0: pictures of salient objects. Folders that are not there are left out with a warning.
 
     Raises:
@@ -28,18 +28,29 @@ def static_stage(root: Path, seed: int, size: int = SIZE) -> TrainingSet:
     absent = [name for name, _, _ in STATIC if not (root / name).is_dir()]
     if absent:
         warn(f"{root}: training without {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not there")
-    return TrainingSet([(StaticImages(static_pairs(root / name, by_class), size), times)
+    return TrainingSet([(StaticImages(static_pairs(root / name, by_class), size, length), times)
                         for name, by_class, times in there], seed)
 
 
-def bl30k_stage(root: Path, epochs: Callable[[int], int], seed: int, size: int = SIZE) -> TrainingSet:
-    """Stage 1: rendered videos. ``epochs``: of the whole training, from the number of samples."""
+def bl30k_stage(root: Path, epochs: Callable[[int], int], seed: int, size: int = SIZE, length: int = 3,
+                files_every: int = 1) -> TrainingSet:
+    """Stage 1: rendered videos.
+
+    Args:
+        root: with JPEGImages and Annotations.
+        epochs: of the whole training, from the number of samples.
+        seed: of all that is drawn.
+        size: of the frames.
+        length: frames of a sample.
+        files_every: only every so many frames there is a file, see `frame_distance`.
+    """
     videos = video_pairs(root / "JPEGImages", root / "Annotations")
-    distance = partial(frame_distance, epochs=epochs(len(videos)), last_phase=0.8)
-    return TrainingSet([(TrainingVideos(videos, distance, smallest_crop=0.25, skip_small=True, size=size), 1)], seed)
+    distance = partial(frame_distance, epochs=epochs(len(videos)), last_phase=0.8, files_every=files_every)
+    return TrainingSet([(TrainingVideos(videos, distance, 0.25, skip_small=True, size=size, length=length), 1)], seed)
 
 
-def video_stage(davis: Path, youtube: Path, epochs: Callable[[int], int], seed: int, size: int = SIZE) -> TrainingSet:
+def video_stage(davis: Path, youtube: Path, epochs: Callable[[int], int], seed: int, size: int = SIZE,
+                length: int = 3) -> TrainingSet:
     """Stage 2: DAVIS 2017 (five times) and YouTubeVOS, of which every fifth frame is annotated."""
     root = davis / "2017" / "trainval"
     ours = video_pairs(root / "JPEGImages" / "480p", root / "Annotations" / "480p",
@@ -48,5 +59,5 @@ def video_stage(davis: Path, youtube: Path, epochs: Callable[[int], int], seed: 
                          without=FAULTY_YOUTUBE)
     total = epochs(5 * len(ours) + len(theirs))
     distance = partial(frame_distance, epochs=total, last_phase=0.9)
-    return TrainingSet([(TrainingVideos(ours, distance, size=size), 5),
-                        (TrainingVideos(theirs, partial(distance, files_every=5), size=size), 1)], seed)
+    return TrainingSet([(TrainingVideos(ours, distance, size=size, length=length), 5),
+                        (TrainingVideos(theirs, partial(distance, files_every=5), size=size, length=length), 1)], seed)

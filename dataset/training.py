@@ -1,10 +1,10 @@
-"""Training samples: three frames of a video, or made of one picture.
+"""Training samples: T frames of a video, or made of one picture; T is 3 if not said otherwise.
 
 A sample is a dictionary of
 
-  frames     (3, 3, H, W) float, normalised
+  frames     (T, 3, H, W) float, normalised
   masks      (K, H, W) float, the objects in the first frame
-  target     (3, H, W) integers 0..K, which object each pixel of each frame belongs to
+  target     (T, H, W) integers 0..K, which object each pixel of each frame belongs to
   selector   (K,) float, 1 where there is such an object
   skipped    the files that could not be used, one message each, and were replaced by other samples
 """
@@ -40,15 +40,16 @@ def draw(low: int, high: int) -> int:
 
 
 class StaticImages(Dataset):
-    """Pictures with one object each; three frames are made of one by random geometry.
+    """Pictures with one object each; frames are made of one by random geometry.
 
     Args:
         pairs: (picture, mask) files; a mask's grey values are the share of the object.
         size: of the frames.
+        length: frames of a sample.
     """
 
-    def __init__(self, pairs: Sequence[tuple[Path, Path]], size: int = SIZE):
-        self.pairs = pairs
+    def __init__(self, pairs: Sequence[tuple[Path, Path]], size: int = SIZE, length: int = 3):
+        self.pairs, self.length = pairs, length
         self.sequence, self.frame = static_sequence(), static_frame(size)
 
     def __len__(self) -> int:
@@ -69,7 +70,7 @@ class StaticImages(Dataset):
         if not (mask > 127).any():
             raise InputError(f"{mask_path}: no object in this mask")
         image, mask = self.sequence(image, mask)
-        frames, masks = zip(*(self.frame(image, mask) for _ in range(3)))
+        frames, masks = zip(*(self.frame(image, mask) for _ in range(self.length)))
         masks = torch.cat(masks).float() / 255
         return {"frames": normalise(torch.stack(frames)), "masks": masks[:1], "target": (masks > 0.5).long(),
                 "selector": torch.ones(1)}
@@ -92,11 +93,12 @@ class TrainingVideos(Dataset):
         smallest_crop: share of a frame's area that is seen at least.
         skip_small: pass over objects that are too small to be learnt from, as for BL30K.
         size: of the frames.
+        length: frames of a sample.
     """
 
     def __init__(self, videos: Sequence[Sequence[tuple[Path, Path]]], distance: Callable[[int], int],
-                 smallest_crop: float = 0.36, skip_small: bool = False, size: int = SIZE):
-        self.videos, self.distance, self.skip_small = videos, distance, skip_small
+                 smallest_crop: float = 0.36, skip_small: bool = False, size: int = SIZE, length: int = 3):
+        self.videos, self.distance, self.skip_small, self.length = videos, distance, skip_small, length
         self.sequence, self.frame = video_sequence(smallest_crop, size), video_frame()
 
     def __len__(self) -> int:
@@ -110,7 +112,7 @@ class TrainingVideos(Dataset):
         """
         video = self.videos[index]
         for _ in range(TRIES):
-            chosen = sample_frames(len(video), self.distance(epoch), draw)
+            chosen = sample_frames(len(video), self.distance(epoch), draw, self.length)
             frames, labels = self._augment(*zip(*(video[position] for position in chosen)))
             candidates = self._candidates(labels)
             if candidates:
@@ -125,7 +127,7 @@ class TrainingVideos(Dataset):
                 "selector": torch.tensor([1.0, float(len(objects) > 1)])}
 
     def _augment(self, paths: Sequence[Path], mask_paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
-        """Frames (3, 3, H, W) uint8 and labels (3, H, W)."""
+        """Frames (T, 3, H, W) uint8 and labels (T, H, W)."""
         images, masks = [read_frame(path) for path in paths], [read_mask(path) for path in mask_paths]
         for path, image in zip((*paths, *mask_paths), (*images, *masks)):
             if image.shape[:2] != images[0].shape[:2]:

@@ -112,8 +112,8 @@ def read(query: Tensor, blocks: Sequence[tuple[Tensor, Tensor]], top_k: int | No
     """Read the memory: at each query location the values, weighted by the softmax of their keys' affinities.
 
     Args:
-        query: query keys (Q, C_k), rows in raster order; also (N, Q, C_k) if ``top_k`` is None, then the blocks
-            have the same leading dimension.
+        query: query keys (Q, C_k), rows in raster order; also (N, Q, C_k), as in training, then the blocks have
+            the same leading dimension.
         blocks: keys (M_i, C_k) and values (M_i, C_v) of the memory, in any number of pieces.
         top_k: only so many of a query's largest affinities count; all if there are fewer.
         kernel_sigma: weight each memory location's affinities by a Gaussian of this standard deviation, in cells,
@@ -148,8 +148,12 @@ def _weighted_sum(scores: Tensor, blocks: Sequence[tuple[Tensor, Tensor]], top_k
     if top_k is not None and top_k < scores.shape[-1]:
         scores, indices = scores.topk(top_k, dim=-1)
         weights = scores.softmax(dim=-1)
-        return sum(_gather(weights, indices, value, start) for value, start in _with_start(blocks))
-    weights = scores.softmax(dim=-1)
+        if scores.dim() == 2:
+            return sum(_gather(weights, indices, value, start) for value, start in _with_start(blocks))
+        locations = sum(value.shape[-2] for _, value in blocks)
+        weights = weights.new_zeros(*weights.shape[:-1], locations).scatter(-1, indices, weights)
+    else:
+        weights = scores.softmax(dim=-1)
     return sum(weights[..., start:start + value.shape[-2]].to(value.dtype) @ value
                for value, start in _with_start(blocks))
 

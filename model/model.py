@@ -27,17 +27,18 @@ class Trainer:
         network: on its device.
         lr: of Adam.
         encoder_lr: what the learning rate of the image encoder is multiplied with.
+        top_k: memory locations that are read; None: all.
         steps: iterations at which the learning rate is multiplied with ``gamma``.
         amp: bf16, fp16 (with a loss scaler) or None.
         distributed: average gradients over the processes of the default group.
     """
 
     def __init__(self, network: PropagationNetwork, lr: float, steps: list[int], gamma: float, amp: str | None = None,
-                 distributed: bool = False, encoder_lr: float = 1.0):
+                 distributed: bool = False, encoder_lr: float = 1.0, top_k: int | None = None):
         self.network = network.train()
         self.device = next(network.parameters()).device
         self.amp = AMP_TYPES[amp] if amp else None
-        self.clip = Clip(network)
+        self.clip = Clip(network, top_k)
         if distributed:
             on_gpu = self.device.type == "cuda"
             group = torch.distributed.new_group(backend="nccl") if on_gpu else None
@@ -56,8 +57,7 @@ class Trainer:
         rest = [parameter for parameter in self.network.parameters() if id(parameter) not in own]
         return [{"params": rest}, {"params": encoder, "lr": lr * encoder_lr}]
 
-    def step(self, batch: dict[str, Tensor], iteration: int) -> tuple[dict[str, Tensor],
-                                                                      tuple[Prediction, Prediction]]:
+    def step(self, batch: dict[str, Tensor], iteration: int) -> tuple[dict[str, Tensor], tuple[Prediction, ...]]:
         """Learn from one batch.
 
         Args:
@@ -65,8 +65,8 @@ class Trainer:
             iteration: decides on the share of hard pixels.
 
         Returns:
-            figures that stay on the device (``loss_1``, ``loss_2``, and ``overlap`` (K, 2): intersections and unions
-            of each object over both frames), and the predictions.
+            figures that stay on the device (``loss_1``, ``loss_2``, ... of the second frame on, and ``overlap``
+            (K, 2): intersections and unions of each object over these frames), and the predictions.
         """
         frames, masks, target, selector = (batch[name].to(self.device, non_blocking=True)
                                            for name in ("frames", "masks", "target", "selector"))
@@ -82,8 +82,8 @@ class Trainer:
             overlaps = torch.stack([
                 sum(overlap(prediction.probabilities[:, k], target[:, 1 + t] == k + 1)
                     for t, prediction in enumerate(predictions)) for k in range(masks.shape[1])])
-        figures = {"loss_1": losses[0].detach(), "loss_2": losses[1].detach(), "overlap": overlaps}
-        return figures, predictions
+        figures = {f"loss_{index}": loss.detach() for index, loss in enumerate(losses, 1)}
+        return {**figures, "overlap": overlaps}, predictions
 
     def save(self, folder: Path, long_id: str, iteration: int, settings: dict[str, Any]) -> None:
         """Write the weights, and the checkpoint to go on from; the checkpoint before it stays as ``..._previous``."""

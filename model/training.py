@@ -1,4 +1,4 @@
-"""What a training sample goes through: three frames, two of them segmented from memory."""
+"""What a training sample goes through: its first frame is memorised, the others are segmented from memory."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -19,27 +19,35 @@ class Prediction(NamedTuple):
 
 
 class Clip(nn.Module):
-    """The network over a clip of three frames, as one module, so that it can be wrapped for several GPUs."""
+    """The network over a clip of a few frames, as one module, so that it can be wrapped for several GPUs.
 
-    def __init__(self, network: PropagationNetwork):
+    Args:
+        network: to be trained.
+        top_k: locations that are read, as in inference; None: all of the memory, as published.
+    """
+
+    def __init__(self, network: PropagationNetwork, top_k: int | None = None):
         super().__init__()
         self.network = network
+        self.top_k = top_k
 
-    def forward(self, frames: Tensor, masks: Tensor, selector: Tensor) -> tuple[Prediction, Prediction]:
-        """Memorise frame 1 with its true masks; segment frame 2, memorise that; segment frame 3 from both.
+    def forward(self, frames: Tensor, masks: Tensor, selector: Tensor) -> tuple[Prediction, ...]:
+        """Memorise frame 1 with its true masks; segment frame 2, memorise that; segment frame 3 from both; and so on.
 
         Args:
-            frames: (B, 3, 3, H, W), three normalised RGB frames; H and W multiples of 16.
+            frames: (B, T, 3, H, W), normalised RGB frames, three as published; H and W multiples of 16.
             masks: (B, K, H, W), the objects in the first frame, 0 to 1.
             selector: (B, K), 1 where there is such an object; others get the probability 0.
 
         Returns:
-            the predictions for frames 2 and 3. Gradients flow from the third into the second.
+            the predictions for frames 2 to T. Gradients flow from each into those before it.
         """
-        first = self._memorize(frames[:, 0], masks)
-        second = self._segment(frames[:, 1], [first], selector)
-        memory = [first, self._memorize(frames[:, 1], second.probabilities)]
-        return second, self._segment(frames[:, 2], memory, selector)
+        memory, predictions = [self._memorize(frames[:, 0], masks)], []
+        for index in range(1, frames.shape[1]):
+            predictions.append(self._segment(frames[:, index], memory, selector))
+            if index < frames.shape[1] - 1:
+                memory.append(self._memorize(frames[:, index], predictions[-1].probabilities))
+        return tuple(predictions)
 
     def _memorize(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Keys (B*K, M, C_k) and values (B*K, M, C_v) as `read` wants them."""
@@ -50,14 +58,14 @@ class Clip(nn.Module):
         query = self.network.encode_query(frame)
         objects, (height, width) = selector.shape[1], query.key.shape[-2:]
         rows = query.key.flatten(2).mT.repeat_interleave(objects, 0)
-        readout = read(rows, memory).mT.unflatten(-1, (height, width)).unflatten(0, selector.shape)
+        readout = read(rows, memory, self.top_k).mT.unflatten(-1, (height, width)).unflatten(0, selector.shape)
         probability = self.network.segment(query, readout) * selector[..., None, None]
         logits = aggregate_logits(probability)
         return Prediction(logits, torch.softmax(logits, 1)[:, 1:])
 
 
-def clip_loss(predictions: tuple[Prediction, Prediction], target: Tensor, selector: Tensor,
-              iteration: int) -> tuple[Tensor, Tensor]:
-    """The losses of frames 2 and 3; their sum is what is minimised. ``target``: (B, 3, H, W) integers."""
+def clip_loss(predictions: tuple[Prediction, ...], target: Tensor, selector: Tensor,
+              iteration: int) -> tuple[Tensor, ...]:
+    """The losses of frames 2 to T; their sum is what is minimised. ``target``: (B, T, H, W) integers."""
     return tuple(bootstrapped_cross_entropy(prediction.logits, target[:, 1 + index], selector, iteration)
                  for index, prediction in enumerate(predictions))

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -14,8 +15,20 @@ from model.network import PropagationNetwork
 
 PUBLISHED_WEIGHTS = Path("saves/propagation_model.pth")
 LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.pth"
-# Pixels of the shorter side at which a network does best, whatever the clip's; the published one is told by the script.
-BEST_SIZE = {"lite": 384}
+
+
+class Reading(NamedTuple):
+    """How a network is best run.
+
+    Attributes:
+        size: pixels of the shorter side to compute at, whatever the clip's; None: the script decides, as published.
+        top_k: locations of the memory that each location reads.
+    """
+    size: int | None
+    top_k: int
+
+
+READINGS = {"published": Reading(None, 50), "lite": Reading(384, 16)}
 
 
 def default_weights() -> Path:

@@ -31,6 +31,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="which to train; lite is the small one that comes with the code (default: %(default)s)")
     add("--encoder_lr", type=float, default=1.0, metavar="FACTOR",
         help="what the learning rate of the image encoder is multiplied with (default: %(default)s)")
+    add("--top_k", type=positive, metavar="K",
+        help="memory locations that each location reads in training (default: all of them)")
     add("--load_network", type=Path, metavar="FILE", help="start from these weights, single-object ones included")
     add("--load_model", type=Path, metavar="FILE", help="go on from this ..._checkpoint.pth")
     add("--backbone_weights", type=Path, metavar="FILE",
@@ -49,6 +51,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=natural, default=14159265, help="default: %(default)s")
     add("--size", type=positive, default=384, metavar="PIXELS",
         help="side of the training crops, a multiple of 16 (default: %(default)s)")
+    add("--frames", type=positive, default=3, metavar="T",
+        help="frames of a training sample, the first with its masks (default: %(default)s)")
+    add("--files_every", type=positive, default=1, metavar="N",
+        help="stage 1's videos are N times as fast as BL30K's: frames are chosen nearer to each other (default: 1)")
     add("--save_every", type=positive, default=50_000, metavar="N",
         help="iterations between saved weights and checkpoints (default: %(default)s)")
     add("--benchmark", action="store_true", help="let cuDNN look for the fastest convolutions")
@@ -57,6 +63,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.size % 16:
         parser.error("--size: a multiple of 16")
+    if args.frames < 2:
+        parser.error("--frames: 2 or more")
     for name, default in zip(("batch_size", "iterations", "steps"), STAGES[args.stage]):
         if getattr(args, name) is None:
             setattr(args, name, default)

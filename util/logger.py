@@ -66,13 +66,13 @@ class Logger:
             self._writer.close()
 
 
-def training_picture(frames: Tensor, target: Tensor, predictions: tuple[Tensor, Tensor]) -> np.ndarray:
+def training_picture(frames: Tensor, target: Tensor, predictions: tuple[Tensor, ...]) -> np.ndarray:
     """A row of captioned tiles for each frame of each sample: picture, predicted masks, true masks.
 
     Args:
-        frames: (B, 3, 3, H, W), normalised.
-        target: (B, 3, H, W) integers.
-        predictions: (B, K, H, W) probabilities in frames 2 and 3; frame 1 was given.
+        frames: (B, T, 3, H, W), normalised.
+        target: (B, T, H, W) integers.
+        predictions: (B, K, H, W) probabilities in frames 2 to T; frame 1 was given.
 
     Returns:
         (rows * TILE, columns * TILE, 3) uint8.
@@ -83,7 +83,7 @@ def training_picture(frames: Tensor, target: Tensor, predictions: tuple[Tensor, 
                 *(f"GT {k + 1}" if k else "GT" for k in range(objects))]
     rows = []
     for sample in range(min(len(frames), ROWS)):
-        for t in range(3):
+        for t in range(frames.shape[1]):
             truth = [(target[sample, t] == k + 1).float() for k in range(objects)]
             found = truth if t == 0 else list(predictions[t - 1][sample].float().cpu())
             rgb = (frames[sample, t].float().cpu() * std + mean).permute(1, 2, 0)

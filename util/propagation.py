@@ -15,7 +15,7 @@ from torch import Tensor
 from dataset.video import Video
 from inference_core import STRIDE, InferenceCore, to_label_map
 from model.network import PropagationNetwork
-from model.variants import BEST_SIZE, PUBLISHED_WEIGHTS, default_weights
+from model.variants import PUBLISHED_WEIGHTS, READINGS, default_weights
 from util.errors import InputError, warn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -45,12 +45,10 @@ class Options:
         Args:
             size: the published network's.
         """
-        if args.size is not None:
-            size = None if args.size == -1 else args.size
-        else:
-            size = BEST_SIZE.get(network.variant, size)
-        return cls(None if args.no_top else args.top_k, KERNEL_SIGMA if args.use_km else None, args.mem_every,
-                   args.max_memory_frames, args.amp, size, args.num_workers)
+        best = READINGS[network.variant]
+        size = args.size or best.size or size
+        return cls(None if args.no_top else args.top_k or best.top_k, KERNEL_SIGMA if args.use_km else None,
+                   args.mem_every, args.max_memory_frames, args.amp, None if size == -1 else size, args.num_workers)
 
 
 def positive(text: str) -> int:
@@ -81,12 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
                              f"it is there, else the lite network that comes with the code)")
     parser.add_argument("--size", type=inference_pixels, metavar="PIXELS",
                         help=f"the shorter side to compute at, -1 for the frames' own; masks are written at the "
-                             f"frames' size either way (default: {size or -1}; lite: {BEST_SIZE['lite']})")
+                             f"frames' size either way (default: {size or -1}; lite: {READINGS['lite'].size})")
     parser.add_argument("--use_km", action="store_true",
                         help=f"kernelized memory reading, sigma {KERNEL_SIGMA} cells of 16 pixels (default: off)")
     parser.add_argument("--no_top", action="store_true", help="read all of the memory instead of the top k locations")
-    parser.add_argument("--top_k", type=positive, default=50, metavar="K",
-                        help="memory locations that each location reads (default: %(default)s)")
+    parser.add_argument("--top_k", type=positive, metavar="K",
+                        help=f"memory locations that each location reads (default: {READINGS['published'].top_k}; "
+                             f"lite: {READINGS['lite'].top_k})")
     parser.add_argument("--mem_every", type=positive, default=5, metavar="N",
                         help="every N-th frame stays in memory (default: %(default)s)")
     parser.add_argument("--max_memory_frames", type=positive, metavar="N",
