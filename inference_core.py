@@ -11,8 +11,7 @@ from torch import Tensor
 from model.aggregate import aggregate
 from model.memory import MemoryBank, read
 from model.network import PropagationNetwork
-
-STRIDE = 16      # of the features in the memory; frames are padded to its multiples
+from model.padding import STRIDE, crop, padding
 
 
 class _Unmemorized(NamedTuple):
@@ -78,8 +77,8 @@ class InferenceCore:
             raise ValueError(f"a frame of {width}x{height} pixels is too small, both sides need {STRIDE} or more")
         if mask is not None and mask.shape != (height, width):
             raise ValueError(f"mask of {tuple(mask.shape)} for a frame of {(height, width)}")
-        padding = _padding(height, width)
-        image = F.pad(image.to(self.device, non_blocking=True), padding)
+        zeros = padding(height, width)
+        image = F.pad(image.to(self.device, non_blocking=True), zeros)
         if self._unmemorized is not None and self._unmemorized.image.shape != image.shape:
             raise ValueError(f"the frame is {width}x{height} pixels, those before it were not")
 
@@ -90,14 +89,13 @@ class InferenceCore:
         if mask is not None and given is None:
             given = [label for label in mask.unique().tolist() if label]
         if given:
-            probabilities = self._correct(probabilities, F.pad(mask.to(self.device), padding), given)
+            probabilities = self._correct(probabilities, F.pad(mask.to(self.device), zeros), given)
             self._since_permanent = 0
         if self.labels:
             permanent = self._since_permanent in (0, self.mem_every)
             self._since_permanent %= self.mem_every
             self._unmemorized = _Unmemorized(image, probabilities, permanent)
-        left, _, top, _ = padding
-        return probabilities[:, top:top + height, left:left + width]
+        return crop(probabilities, height, width)
 
     def _memorize_latest(self) -> None:
         if self._unmemorized is None:
@@ -147,12 +145,6 @@ def to_label_map(probabilities: Tensor, labels: list[int], size: tuple[int, int]
         probabilities = F.interpolate(probabilities[None], size, mode="bilinear", align_corners=False)[0]
     values = torch.tensor([0, *labels], dtype=torch.uint8, device=probabilities.device)
     return values[probabilities.argmax(0)]
-
-
-def _padding(height: int, width: int) -> tuple[int, int, int, int]:
-    """Zeros to add (left, right, top, bottom) to reach multiples of 16, an odd one on the right or bottom."""
-    down, across = -height % STRIDE, -width % STRIDE
-    return across // 2, across - across // 2, down // 2, down - down // 2
 
 
 def _batch(image: Tensor) -> Tensor:

@@ -74,6 +74,16 @@ def test_stages_chain_and_their_weights_load(made, tmp_path):
         load_network(folder / "saves" / long_id / f"{long_id}_checkpoint.pth")
 
 
+def test_lite_learns_from_longer_clips(made, tmp_path):
+    out, _ = train(tmp_path, made, "--network", "lite", "--id", "x", "--stage", 1, "-i", 2, "--frames", 4, "--top_k", 4,
+                   "--files_every", 5, "--encoder_lr", 0.1, "--debug")
+    losses = [float(value) for value in re.findall(r"It      1 \[TRAIN\] \[loss_[123]\]: ([\d.e-]+)$", out, re.M)]
+    assert len(losses) == 3
+    assert f"[total_loss]: {sum(losses):.5g}"[:20] in out
+    weights, = tmp_path.glob("saves/*/*_2.pth")
+    assert load_network(weights).variant == "lite"
+
+
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(made, tmp_path):
     for name in ("whole", "killed", "resumed"):
         (tmp_path / name).mkdir()

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dataset.video import Video
-from inference_core import STRIDE, InferenceCore, to_label_map
+from inference_core import InferenceCore, to_label_map
 from model.network import PropagationNetwork
+from model.padding import STRIDE
 from model.variants import PUBLISHED_WEIGHTS, READINGS, default_weights
 from util.errors import InputError, warn
 

@@ -1,0 +1,88 @@
+"""Correspondences: the published affinity, and what is carried over by it."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoint import load_network
+from model.corr_network import Correspondence
+from model.memory import affinities_at_once
+from model.variants import LITE_WEIGHTS, lite_network
+from util.propagation import to_image
+
+GOLDEN = Path(__file__).parent / "golden" / "correspondence.npz"
+
+
+def picture(pixels):
+    return to_image(pixels, torch.device("cpu"), pixels.shape[:2])
+
+
+def test_the_affinity_is_the_published_one(network):
+    golden = np.load(GOLDEN)
+    both = Correspondence(network, picture(golden["source"]), picture(golden["target"]))
+    found = both.affinity().cpu()
+    assert (found - torch.from_numpy(golden["affinity"][0])).abs().max() < 1e-5
+    torch.testing.assert_close(found.sum(0), torch.ones(63), atol=1e-5, rtol=0)
+    # Whatever is carried over, it is the product with that affinity.
+    features = torch.randn(5, 7, 9)
+    torch.testing.assert_close(both.transfer(features).cpu().flatten(1), features.flatten(1) @ found,
+                               atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A picture, and that picture moved by two cells and cut to another size."""
+    rng = np.random.default_rng(0)
+    pixels = np.kron(rng.integers(0, 256, (20, 24, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    return Correspondence(load_network(LITE_WEIGHTS), picture(pixels), picture(pixels[32:, 32:]))
+
+
+def test_points_follow_a_shift(pair):
+    assert (pair.source_size, pair.target_size) == ((160, 192), (128, 160))
+    for x, y in ((72, 88), (120, 104), (136, 72)):
+        found = pair.find(x, y)
+        assert np.hypot(found[0] - (x - 32), found[1] - (y - 32)) < 16
+
+
+def test_a_mask_follows_too(pair):
+    mask = torch.zeros(2, 160, 192)
+    mask[0, 64:112, 64:128], mask[1] = 1, 1
+    moved = pair.transfer_mask(mask)
+    assert moved.shape == (2, 128, 160)
+    torch.testing.assert_close(moved[1], torch.ones(128, 160), atol=1e-4, rtol=0)
+    truth = mask[0, 32:, 32:] > 0
+    assert ((moved[0] > 0.5) & truth).sum() > 0.7 * ((moved[0] > 0.5) | truth).sum()
+
+
+def test_heat_is_scaled_and_clipped_as_published(pair):
+    heat, raw = pair.heat_map([(72, 88)]), pair.heat([(72, 88)])
+    torch.testing.assert_close(heat, (2 * raw / raw.max()).clamp(max=1))
+    assert heat.max() == 1
+
+
+def test_padding_counts_for_the_cell():
+    small = torch.zeros(3, 20, 40)            # padded by 6 above and 4 on the left
+    pair = Correspondence(lite_network().eval(), small, small)
+    assert pair.source_grid == (2, 3)
+    assert pair.cell(0, 0) == (0, 0)
+    assert pair.cell(11, 9) == (0, 0)
+    assert pair.cell(12, 10) == (1, 1)
+    assert pair.cell(-5, 1000) == (1, 0)
+
+
+def test_reading_in_slices_changes_nothing(pair, monkeypatch):
+    features = torch.randn(3, *pair.source_grid)
+    whole = pair.transfer(features)
+    assert affinities_at_once(torch.device("cpu")) > 1000
+    monkeypatch.setattr("model.memory.affinities_at_once", lambda device: 150)
+    torch.testing.assert_close(pair.transfer(features), whole, atol=1e-4, rtol=1e-3)
+
+
+def test_what_does_not_fit_is_refused(pair):
+    with pytest.raises(ValueError, match="the source has"):
+        pair.transfer(torch.zeros(1, 3, 3))
+    with pytest.raises(ValueError, match="the source has"):
+        pair.transfer_mask(torch.zeros(1, 32, 32))
+    with pytest.raises(ValueError, match="too small"):
+        Correspondence(lite_network(), torch.zeros(3, 8, 40), torch.zeros(3, 32, 32))
