@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from util.device import Share, pick_device
 from util.errors import InputError, run, warn
 from util.hyper_para import parse
 from util.logger import Logger, describe_commit, training_picture
+from util.output import prepare_folder
 from util.progress import training_bar
 
 REPORT_EVERY, PICTURE_EVERY = 100, 800
@@ -38,7 +40,11 @@ def build_network(args: argparse.Namespace) -> PropagationNetwork:
     if args.load_network:
         start_from_network(network, args.load_network)
     elif not args.load_model and not args.no_pretrained:
-        start_from_imagenet(network, imagenet_weights(args.network, args.backbone_weights))
+        weights = imagenet_weights(args.network, args.backbone_weights)
+        try:
+            start_from_imagenet(network, weights)
+        except InputError as error:
+            raise InputError(f"{args.backbone_weights}: {error}") from None
     return network
 
 
@@ -90,12 +96,19 @@ def train(args: argparse.Namespace, share: Share) -> int:
                       top_k=args.top_k)
     start, settings = 0, {"stage": args.stage, "seed": args.seed, "size": args.size, "frames": args.frames,
                           "samples an iteration": args.batch_size * share.world}
+    rates = {name: getattr(args, name) for name in ("lr", "steps", "gamma", "encoder_lr")}
     if args.load_model:
         start, before = trainer.load(args.load_model)
+        if start >= args.iterations:
+            raise InputError(f"{args.load_model}: is at iteration {start} already; ask for more with --iterations")
         for name in settings.keys() & before.keys():
             if settings[name] != before[name]:
                 warn(f"{args.load_model}: trained so far with {name} {before[name]}, goes on with {settings[name]}: "
                      f"not the samples that it would have seen")
+        for name in rates.keys() & before.keys():
+            if rates[name] != before[name]:
+                warn(f"{args.load_model}: goes on with its own --{name} {before[name]}, not {rates[name]}")
+        rates |= {name: before[name] for name in rates.keys() & before.keys()}
     data = build_data(args, share)
     try:
         schedule = BatchSchedule(len(data), args.batch_size, start, args.iterations, args.seed, share.rank, share.world)
@@ -107,6 +120,8 @@ def train(args: argparse.Namespace, share: Share) -> int:
     main_process = share.rank == 0
     logger = Logger(None if args.id.upper() == "NULL" else args.id) if main_process else None
     if main_process:
+        if logger.long_id:
+            prepare_folder(SAVES / logger.long_id)
         logger.text("hyperpara", json.dumps(vars(args), default=str))
         logger.text("git", describe_commit(Path(__file__).parent))
         print(f"{len(data)} samples, {schedule.per_epoch} iterations an epoch, {schedule.epochs} epochs, "
@@ -114,9 +129,17 @@ def train(args: argparse.Namespace, share: Share) -> int:
 
     def save(iteration: int) -> None:
         if main_process and logger.long_id:
-            trainer.save(SAVES / logger.long_id, logger.long_id, iteration, settings)
+            trainer.save(SAVES / logger.long_id, logger.long_id, iteration, {**settings, **rates})
 
     return loop(trainer, loader, args, share, logger, start, save)
+
+
+def batches(loader: DataLoader) -> Iterator[dict[str, Any]]:
+    """What the loader gives; a worker's error without the traceback that PyTorch makes its message."""
+    try:
+        yield from loader
+    except InputError as error:
+        raise InputError(str(error).strip().splitlines()[-1].removeprefix("util.errors.InputError: ")) from None
 
 
 def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, share: Share, logger: Logger | None,
@@ -127,28 +150,33 @@ def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, share: 
         signal.signal(number, lambda received, _: stop.append(received))
     report, skipped, iteration = Report(share), 0, start
     bar = training_bar(start, args.iterations, args.batch_size * share.world) if share.rank == 0 else None
-    for batch in loader:
-        for message in batch["skipped"]:
-            warn(f"{message}; another sample takes its place")
-        skipped += len(batch["skipped"])
-        if iteration > start and iteration % args.save_every == 0:
+    try:
+        for batch in batches(loader):
+            for message in batch["skipped"]:
+                warn(f"{message}; another sample takes its place")
+            skipped += len(batch["skipped"])
+            if iteration > start and iteration % args.save_every == 0:
+                save(iteration)
+            # Processes stop together, or the others would wait for the gradients of the one that left.
+            if share.any(bool(stop)):
+                break
+            lr = trainer.scheduler.get_last_lr()[0]
+            figures, predictions = trainer.step(batch, iteration)
+            report.add(figures)
+            if args.debug or iteration % REPORT_EVERY == 0 and iteration > start or iteration == args.iterations - 1:
+                values = report.conclude(iteration, lr)
+                if logger:
+                    logger.scalars(values, iteration)
+            if logger and iteration % PICTURE_EVERY == 0:
+                found = tuple(part.probabilities.detach() for part in predictions)
+                logger.picture("train/pairs", training_picture(batch["frames"], batch["target"], found), iteration)
+            iteration += 1
+            if bar:
+                bar.update(iteration - start)
+    except Exception:
+        if iteration > start:
             save(iteration)
-        # Processes stop together, or the others would wait for the gradients of the one that left.
-        if share.any(bool(stop)):
-            break
-        lr = trainer.scheduler.get_last_lr()[0]
-        figures, predictions = trainer.step(batch, iteration)
-        report.add(figures)
-        if args.debug or iteration % REPORT_EVERY == 0 and iteration > start:
-            values = report.conclude(iteration, lr)
-            if logger:
-                logger.scalars(values, iteration)
-        if logger and iteration % PICTURE_EVERY == 0:
-            found = tuple(part.probabilities.detach() for part in predictions)
-            logger.picture("train/pairs", training_picture(batch["frames"], batch["target"], found), iteration)
-        iteration += 1
-        if bar:
-            bar.update(iteration - start)
+        raise
     if bar:
         bar.finish(dirty=True)
     save(iteration)

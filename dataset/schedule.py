@@ -19,7 +19,7 @@ def frame_distance(epoch: int, epochs: int, last_phase: float, files_every: int 
     distance = max([SHORTEST, *(distance for share, distance in GROWING if epoch >= round(epochs * share))])
     if epoch >= round(epochs * last_phase):
         distance = SHORTEST
-    return distance // files_every
+    return max(distance // files_every, 1)
 
 
 def sample_frames(frames: int, distance: int, draw: Callable[[int, int], int], count: int = 3) -> list[int]:

@@ -27,7 +27,7 @@ from dataset.images import IMAGE_SUFFIXES, read_frame, read_mask
 from dataset.schedule import sample_frames
 from dataset.transforms import SIZE, normalise, static_frame, static_sequence, video_frame, video_sequence
 from dataset.video import image_files
-from util.errors import InputError, warn
+from util.errors import InputError, counted, warn
 
 TRIES = 5                        # to find a part of a video with an object in it
 # Annotated wrongly: left out, as the published training does.
@@ -77,9 +77,9 @@ class StaticImages(Dataset):
 
 
 def _soft_mask(path: Path) -> np.ndarray:
-    """(H, W) uint8, the object's share of each pixel; a mask of labels counts as 0 and 255."""
+    """(H, W) uint8, the object's share of each pixel; a mask of labels, none above 127, counts as 0 and 255."""
     grey = read_frame(path)
-    if (grey == grey[..., :1]).all() and grey.max() > 1:
+    if (grey == grey[..., :1]).all() and grey.max() > 127:
         return grey[..., 0]
     return ((read_mask(path) > 0) * 255).astype(np.uint8)
 
@@ -108,7 +108,7 @@ class TrainingVideos(Dataset):
         """A sample from the global random state.
 
         Raises:
-            InputError: a file cannot be used.
+            InputError: a file cannot be used, or no mask that was tried has an object.
         """
         video = self.videos[index]
         for _ in range(TRIES):
@@ -117,6 +117,9 @@ class TrainingVideos(Dataset):
             candidates = self._candidates(labels)
             if candidates:
                 break
+        else:
+            if not any(read_mask(mask).any() for _, mask in video):
+                raise InputError(f"{video[0][1].parent}: no object in these masks")
         objects = [candidates[place] for place in torch.randperm(len(candidates))[:2].tolist()]
         target = torch.zeros_like(labels)
         for number, label in enumerate(objects, 1):
@@ -244,12 +247,16 @@ def video_pairs(images: Path, masks: Path, names: Sequence[str] | None = None,
             raise InputError(f"{folder}: no such folder")
     if names is None:
         names = sorted(entry.name for entry in os.scandir(masks) if entry.is_dir())
-    videos, short, lonely = [], [], []
+    videos, short, lonely, unusable = [], [], [], []
     for name in names:
         if name in without:
             continue
-        frames = {path.stem: path for path in image_files(images / name, IMAGE_SUFFIXES)}
-        annotated = image_files(masks / name, {".png"})
+        try:
+            frames = {path.stem: path for path in image_files(images / name, IMAGE_SUFFIXES)}
+            annotated = image_files(masks / name, {".png"})
+        except InputError as error:
+            unusable.append(str(error))
+            continue
         lonely += [path for path in annotated if path.stem not in frames]
         pairs = [(frames[path.stem], path) for path in annotated if path.stem in frames]
         if len(pairs) < 3:
@@ -258,8 +265,10 @@ def video_pairs(images: Path, masks: Path, names: Sequence[str] | None = None,
             videos.append(pairs)
     if lonely:
         warn(f"{masks}: {len(lonely)} masks have no frame and are left out, the first: {lonely[0]}")
+    if unusable:
+        warn(f"{images}: left out {counted(len(unusable), 'video')}, the first: {unusable[0]}")
     if short:
-        warn(f"{images}: {len(short)} videos have fewer than 3 frames with masks and are left out, "
+        warn(f"{images}: {counted(len(short), 'video')} with fewer than 3 frames with masks left out, "
              f"such as {short[0]}")
     if not videos:
         raise InputError(f"{images}: no video with three frames and masks in it")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.network import PropagationNetwork
-from model.variants import build, variant_of
+from model.variants import PUBLISHED_WEIGHTS, build, variant_of
 from util.errors import InputError
 
 
@@ -23,8 +23,8 @@ def read_file(path: Path) -> object:
         InputError: there is no such file, or it is not one of these.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such weights file; put the published propagation_model.pth there, "
-                         f"or name another")
+        hint = "; put the published propagation_model.pth there, or name another" if path == PUBLISHED_WEIGHTS else ""
+        raise InputError(f"{path}: no such weights file{hint}")
     try:
         with warnings.catch_warnings(action="ignore") if sys.version_info >= (3, 11) else nullcontext():
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -46,6 +46,8 @@ def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
         state = state["network"]
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: holds no network weights (expected a state dict, or one under 'network')")
+    if not all(isinstance(name, str) for name in state):
+        raise InputError(f"{path}: holds no network weights (its tensors have no names)")
     for name, value in state.items():
         if value.layout != torch.strided or value.is_meta or value.is_complex() or not value.isfinite().all():
             raise InputError(f"{path}: {name} is not made of finite numbers; the weights are damaged")
@@ -97,7 +99,10 @@ def save_whole(content: dict, path: str | os.PathLike) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        torch.save(content, partial)
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:          # how PyTorch says that the disk is full
+            raise InputError(f"{path}: cannot be written ({str(error).splitlines()[0][:120]})") from None
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

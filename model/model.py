@@ -86,7 +86,14 @@ class Trainer:
         return {**figures, "overlap": overlaps}, predictions
 
     def save(self, folder: Path, long_id: str, iteration: int, settings: dict[str, Any]) -> None:
-        """Write the weights, and the checkpoint to go on from; the checkpoint before it stays as ``..._previous``."""
+        """Write the weights, and the checkpoint to go on from; the checkpoint before it stays as ``..._previous``.
+
+        Raises:
+            InputError: the weights are not finite any more, or cannot be written; what was saved before stays.
+        """
+        if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
+            raise InputError(f"the weights are not finite numbers any more at iteration {iteration}, so they are not "
+                             f"saved: train with a smaller --lr, from what was saved before if there is anything")
         save_whole(plain_state(self.network), folder / f"{long_id}_{iteration}.pth")
         checkpoint = folder / f"{long_id}_checkpoint.pth"
         content = {"it": iteration, "network": plain_state(self.network), "optimizer": self.optimizer.state_dict(),
@@ -114,7 +121,8 @@ class Trainer:
         try:
             self.optimizer.load_state_dict(content["optimizer"])
         except ValueError as error:
-            raise InputError(f"{path}: its optimizer is of another network ({error})") from None
+            raise InputError(f"{path}: its optimizer does not fit, perhaps because of another --encoder_lr "
+                             f"({error})") from None
         self.scheduler.load_state_dict(content["scheduler"])
         if content.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(content["scaler"])

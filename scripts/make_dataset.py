@@ -14,10 +14,12 @@ The same seed and sources make the same data; what is there already is not made 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import signal
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -30,11 +32,11 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.images import write_mask  # noqa: E402
 from scripts.draw_clip import outline, texture  # noqa: E402
-from util.errors import run  # noqa: E402
+from util.errors import InputError, run  # noqa: E402
 from util.output import prepare_folder, whole_folder, write_whole  # noqa: E402
 from util.palette import davis_palette  # noqa: E402
 from util.progress import frames_bar  # noqa: E402
-from util.propagation import positive  # noqa: E402
+from util.propagation import natural, positive  # noqa: E402
 
 PHOTOS = ("/usr/share/wallpapers", "/usr/share/backgrounds")
 CUTOUTS = ("/usr/share/tuxpaint/stamps",)
@@ -72,9 +74,13 @@ def photograph(rng: np.random.Generator, sources: Sources, height: int, width: i
     """A piece of a photograph, or a texture, (height, width, 3) float."""
     if not sources.photos or rng.random() < 0.1:
         return texture(rng, height, width, rng.uniform(40, 215, 3))
-    with Image.open(sources.photos[rng.integers(len(sources.photos))]) as image:
-        image.draft("RGB", (2 * width, 2 * height))
-        picture = np.asarray(image.convert("RGB"))
+    path = sources.photos[rng.integers(len(sources.photos))]
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (2 * width, 2 * height))
+            picture = np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read, perhaps cut off ({error}); take it out of --photos") from None
     scale = max(height / picture.shape[0], width / picture.shape[1]) * rng.uniform(1, 2)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=method)
@@ -106,9 +112,13 @@ def cutout(rng: np.random.Generator, sources: Sources, background: np.ndarray) -
     own, so that colours alone do not tell it.
     """
     if sources.cutouts and rng.random() < 0.6:
-        with Image.open(sources.cutouts[rng.integers(len(sources.cutouts))]) as image:
-            image.thumbnail((LARGEST, LARGEST))
-            sprite = np.asarray(image.convert("RGBA")).astype(np.float32)
+        path = sources.cutouts[rng.integers(len(sources.cutouts))]
+        try:
+            with Image.open(path) as image:
+                image.thumbnail((LARGEST, LARGEST))
+                sprite = np.asarray(image.convert("RGBA")).astype(np.float32)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read, perhaps cut off ({error}); take it out of --cutouts") from None
         rows, columns = (np.flatnonzero((sprite[..., 3] > 127).any(axis)) for axis in (1, 0))
         if len(rows) > 8 and len(columns) > 8:
             sprite = sprite[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
@@ -241,8 +251,11 @@ def write_picture(job: tuple[Path, tuple[int, ...]], sources: Sources, height: i
         picture, _, soft = make_video((*seed, attempt), sources, 1, height, width, objects=1)[0]
         if (soft > 127).mean() > 0.01:         # the object may lie outside, or behind a distractor
             break
-    write_mask(path.with_suffix(".png"), soft, None)
-    Image.fromarray(picture).save(path, quality=92)
+    partial = path.with_name(f".{path.name}.partial")
+    Image.fromarray(picture).save(partial, format="JPEG", quality=92)
+    partial.replace(path)
+    write_mask(partial.with_suffix(".png"), soft, None)
+    partial.with_suffix(".png").replace(path.with_suffix(".png"))
 
 
 def jobs_of(root: Path, args: argparse.Namespace, sources: Sources) -> list[partial]:
@@ -269,29 +282,63 @@ def jobs_of(root: Path, args: argparse.Namespace, sources: Sources) -> list[part
     return jobs
 
 
+def start_worker() -> None:
+    """Leave it to the process that gives out the work to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """See that what is in the folder already was made in the same way; what is there is not made again."""
+    settings = json.dumps({name: getattr(args, name) for name in ("seed", "frames", "height", "photos", "cutouts")})
+    path = args.folder / "settings.json"
+    if path.exists() and path.read_text() != settings:
+        raise InputError(f"{args.folder}: holds data made otherwise ({path.read_text()}); use another folder, or the "
+                         f"same flags to go on")
+    write_whole(path, settings)
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    """An argument that is a whole number not below the smallest."""
+    def number(text: str) -> int:
+        if positive(text) < smallest:
+            raise argparse.ArgumentTypeError(f"{text!r} is less than {smallest}")
+        return int(text)
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="where to write static, BL30K, DAVIS and YouTube")
-    for name, default, what in (("pictures", 200, "static pictures in all"), ("videos", 40, "videos of each kind"),
-                                ("frames", 24, "annotated frames of a video"), ("height", 240, "pixels of the frames")):
-        parser.add_argument(f"--{name}", type=positive, default=default, metavar="N",
+    for name, default, smallest, what in (
+            ("pictures", 200, 1, "static pictures in all"), ("videos", 40, 1, "videos of each kind"),
+            ("frames", 24, 3, "annotated frames of a video"), ("height", 240, 32, "pixels of the frames")):
+        parser.add_argument(f"--{name}", type=at_least(smallest), default=default, metavar="N",
                             help=f"{what} (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=natural, default=0, help="default: %(default)s")
     parser.add_argument("--photos", nargs="*", default=PHOTOS, metavar="DIR", help="default: the packages' folders")
     parser.add_argument("--cutouts", nargs="*", default=CUTOUTS, metavar="DIR", help="default: the package's folder")
     parser.add_argument("--workers", type=positive, default=os.cpu_count(), metavar="N",
                         help="processes (default: %(default)s, the machine's)")
     args = parser.parse_args()
+    for place in (*args.photos, *args.cutouts):
+        if place not in (*PHOTOS, *CUTOUTS) and not Path(place).is_dir():
+            raise InputError(f"{place}: no such folder")
     prepare_folder(args.folder)
+    check_settings(args)
     sources = find_sources(args.photos, args.cutouts)
     print(f"sources: {len(sources.photos)} photographs, {len(sources.cutouts)} cut-outs"
           + ("" if sources.photos and sources.cutouts else "; it draws its own in the place of the rest"))
     jobs = jobs_of(args.folder, args, sources)
     bar = frames_bar(len(jobs), "pictures and videos")
-    with ProcessPoolExecutor(args.workers) as pool:
-        for done in as_completed([pool.submit(job) for job in jobs]):
-            done.result()
-            bar.increment()
+    with ProcessPoolExecutor(args.workers, initializer=start_worker) as pool:
+        try:
+            for done in as_completed([pool.submit(job) for job in jobs]):
+                done.result()
+                bar.increment()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)          # what is begun is finished, in seconds
+            raise
     bar.finish()
     names = "".join(f"davis{index:04d}\n" for index in range(args.videos))
     lists = args.folder / "DAVIS/2017/trainval/ImageSets/2017"

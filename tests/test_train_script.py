@@ -111,6 +111,10 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(made, tmp_path):
     weights, = tmp_path.glob("whole/saves/*/*_20.pth")
     _, err = train(tmp_path, made, "--stage", 2, "--load_model", weights, code=2)
     assert "_20.pth: not a training checkpoint" in err
+    _, err = train(tmp_path, made, *arguments, "--load_model", checkpoint, "-i", 10, code=2)
+    assert "_checkpoint.pth: is at iteration 10 already" in err
+    _, err = train(tmp_path, made, *arguments, "--load_model", checkpoint, "-i", 11, "--id", "null", "--lr", 1e-3)
+    assert "goes on with its own --lr 0.0001, not 0.001" in err
     _, err = train(tmp_path, made, "--stage", 2, "--load_network", weights, code=2)
     assert "_20.pth: weights of another network" in err
 
@@ -164,17 +168,40 @@ def test_null_saves_nothing_and_bad_files_are_counted(made, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["static"]
 
 
+def test_a_training_that_diverges_saves_no_garbage(made, tmp_path):
+    _, err = train(tmp_path, made, "--network", "lite", "--id", "x", "--stage", 0, "-i", 6, "--lr", 1e30, code=2)
+    assert "the weights are not finite numbers any more" in err
+    assert not list(tmp_path.glob("saves/*/*"))
+
+
+def test_data_of_which_nothing_can_be_used_is_refused(made, tmp_path):
+    folder = tmp_path / "static/ecssd"
+    folder.mkdir(parents=True)
+    for path in (made / "static/ecssd").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes()[:200])
+    _, err = train(tmp_path, made, "--stage", 0, "-b", 1, "--static_root", tmp_path / "static", code=2)
+    last = err.strip().splitlines()[-1]
+    assert re.match(r"error: none of the \d+ training samples can be used; the first: .*: cannot be read", last), err
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (("--stage", 0, "--static_root", "nowhere"), "nowhere: no such folder"),
     (("--stage", 1, "--bl_root", "nowhere"), "nowhere/JPEGImages: no such folder"),
     (("--stage", 2, "--davis_root", "nowhere"), "train.txt: no such file"),
     (("--stage", 0, "-b", 5000), "do not fill a batch of 5000"),
+    (("--id", "../x"), "argument --id: '../x': use letters"),
+    (("--lr", "nan"), "argument --lr: 'nan' is not a number above 0"),
+    (("--encoder_lr", "-1"), "argument --encoder_lr: '-1' is not a number above 0"),
+    (("--seed", 2 ** 63), "has more than 63 bits"),
+    (("--frames", 1), "--frames: 2 or more"),
+    (("--backbone_weights", "x.pth"), "not allowed with argument"),
     (("--load_network", "nowhere.pth"), "nowhere.pth: no such weights file"),
     (("--device", "cuda:77"), "--device cuda:77: not available"),
 ])
 def test_bad_input_is_refused_at_the_start(made, tmp_path, arguments, message):
     _, err = train(tmp_path, made, *arguments, code=2)
-    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    errors = [line for line in err.splitlines() if "error: " in line]
     assert len(errors) == 1, err
     assert message in errors[0]
     assert "Traceback" not in err
@@ -186,4 +213,18 @@ def test_made_data_is_the_same_for_the_same_seed(made, tmp_path):
     ours, theirs = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
                     for folder in (tmp_path, made))
     assert ours == theirs
-    assert len(ours) == 2 * 12 + 3 * 2 * 4 * 4 + 2
+    assert len(ours) == 2 * 12 + 3 * 2 * 4 * 4 + 2 + 1            # two lists, the settings
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--frames", "2"), "argument --frames: '2' is less than 3"),
+    (("--seed", "-1"), "argument --seed: '-1' is not a whole number"),
+    (("--photos", "nowhere"), "nowhere: no such folder"),
+    (("--height", "48"), "holds data made otherwise"),
+])
+def test_data_that_cannot_be_made_is_refused(made, tmp_path, arguments, message):
+    run = subprocess.run([sys.executable, ROOT / "scripts/make_dataset.py", made, *arguments], cwd=tmp_path,
+                         capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr

@@ -134,6 +134,8 @@ def test_sampling_follows_the_formula_draw_by_draw():
     assert sample_frames(10, 4, highest) == [8, 6, 6]
     assert asked == [(0, 6), (1, 5), (1, 5), (0, 1)]
     assert sample_frames(10, 4, lambda low, high: low) == [0, 1, 2]
+    assert sample_frames(10, 4, lambda low, high: low, count=5) == [0, 1, 2, 3, 4]
+    assert sample_frames(10, 4, highest, count=5) == [9, 9, 8, 6, 6]
 
 
 def test_processes_share_each_batch_and_resume_where_they_were():

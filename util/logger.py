@@ -4,7 +4,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import git
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -18,6 +17,10 @@ ROWS = 8       # samples in a picture, at most
 
 def describe_commit(folder: Path) -> str:
     """Branch, commit and whether there are changes; also says if the folder is in no git checkout."""
+    try:
+        import git  # fails where there is no program of that name
+    except ImportError:
+        return "unknown, git is not installed"
     try:
         repository = git.Repo(folder, search_parent_directories=True)
         branch = "detached HEAD" if repository.head.is_detached else repository.active_branch.name
