@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import signal
 import sys
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from dataset.schedule import BatchSchedule
 from dataset.stages import bl30k_stage, static_stage, video_stage
-from dataset.training import TrainingSet, collate, start_worker
+from dataset.training import TrainingSet, collate, end_workers, start_worker
 from model.losses import hard_share
 from model.model import Trainer
 from model.network import PropagationNetwork
@@ -116,6 +117,7 @@ def train(args: argparse.Namespace, share: Share) -> int:
         raise InputError(f"{error}: use a smaller --batch_size") from None
     loader = DataLoader(data, batch_sampler=schedule, num_workers=args.num_workers, collate_fn=collate,
                         pin_memory=device.type == "cuda", worker_init_fn=start_worker)
+    atexit.register(end_workers)
 
     main_process = share.rank == 0
     logger = Logger(None if args.id.upper() == "NULL" else args.id) if main_process else None

@@ -10,6 +10,7 @@ A sample is a dictionary of
 """
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -202,6 +203,14 @@ def start_worker(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+
+
+def end_workers() -> None:
+    """Kill what loading processes there are: to be called at exit, which otherwise waits for those it tells to stop."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)          # PyTorch's handler takes it for an accident
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 def static_pairs(folder: Path, by_class: bool) -> list[tuple[Path, Path]]:

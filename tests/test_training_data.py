@@ -238,7 +238,7 @@ def test_short_videos_are_left_out(tmp_path, capsys):
     (images / "v1/00002.jpg").unlink()
     assert len(bl30k_stage(root / "BL30K", lambda samples: 1, seed=0)) == 1
     warnings = capsys.readouterr().err
-    assert "1 videos have fewer than 3 frames with masks and are left out, such as v1" in warnings
+    assert "1 video with fewer than 3 frames with masks left out, such as v1" in warnings
     assert f"2 masks have no frame and are left out, the first: {masks / 'v1/00002.png'}" in warnings
     for path in (images / "v0").glob("0000[12].jpg"):
         path.unlink()
@@ -265,3 +265,40 @@ def test_one_bad_file_costs_one_sample_not_the_training(tmp_path):
     skipped = [message for sample in samples for message in sample["skipped"]]
     assert skipped
     assert all("v0/00000.jpg: cannot be read" in message for message in skipped)
+
+
+def test_a_video_without_any_object_is_replaced(tmp_path):
+    root = video_root(tmp_path, videos=2, frames=3)
+    for path in (root / "BL30K/Annotations/v0").iterdir():
+        Image.new("L", (160, 120)).save(path)
+    data = bl30k_stage(root / "BL30K", lambda samples: 1, seed=0, size=64)
+    sample = data[(0, 0)]
+    assert sample["skipped"] == [f"{root}/BL30K/Annotations/v0: no object in these masks"]
+    assert sample["masks"].any()
+
+
+def test_videos_that_are_not_there_are_left_out(tmp_path, capsys):
+    root = video_root(tmp_path, videos=2, frames=3)
+    (root / "BL30K/Annotations/v2").mkdir()
+    assert len(bl30k_stage(root / "BL30K", lambda samples: 1, seed=0)) == 2
+    warning = f"left out 1 video, the first: {root}/BL30K/JPEGImages/v2: no such folder"
+    assert warning in capsys.readouterr().err
+
+
+def test_distances_never_shrink_to_nothing(tmp_path):
+    root = video_root(tmp_path, videos=1, frames=3)
+    data = bl30k_stage(root / "BL30K", lambda samples: 1, seed=0, size=64, length=5, files_every=10)
+    assert all(data[(epoch, 0)]["frames"].shape == (5, 3, 64, 64) for epoch in range(10))
+
+
+@pytest.mark.parametrize("value", [1, 2, 38, 255])
+def test_static_masks_of_labels_count_as_objects(tmp_path, value):
+    folder = tmp_path / "ecssd"
+    folder.mkdir()
+    Image.new("RGB", (64, 64), "green").save(folder / "x.jpg")
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:48, 16:48] = value
+    Image.fromarray(mask).save(folder / "x.png")
+    sample = static_stage(tmp_path, seed=0, size=64)[(0, 0)]
+    assert sample["skipped"] == []
+    assert sample["masks"].max() == 1
