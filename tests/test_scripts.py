@@ -14,7 +14,7 @@ from PIL import Image
 
 from dataset.images import read_frame, read_mask, write_mask
 from inference_core import InferenceCore, to_label_map
-from model.variants import published_network
+from model.variants import LITE_WEIGHTS, published_network
 from scripts.draw_clip import write_clip
 from util.palette import davis_palette
 from util.propagation import to_image
@@ -163,6 +163,25 @@ def test_processes_share_the_videos(davis16, weights, undisturbed16, tmp_path):
     assert ours.keys() == theirs.keys()
     for name in ours:         # one thread instead of two may round differently
         assert (read_mask(tmp_path / name) != read_mask(undisturbed16[0] / name)).mean() < 1e-3
+
+
+def test_benchmarks_run_with_lite_too(davis16, tmp_path):
+    out, _ = call("eval_davis_2016.py", "--davis", davis16, "--model", LITE_WEIGHTS, "--output", tmp_path / "d16")
+    assert out.startswith("network: lite (")
+    assert "overall" in out
+    root = tmp_path / "2017/trainval"
+    draw(root, "pair", root / "JPEGImages/480p", root / "Annotations/480p", seed=5)
+    (root / "ImageSets/2017").mkdir(parents=True)
+    (root / "ImageSets/2017/val.txt").write_text("pair\n")
+    call("eval_davis.py", "--davis", root.parent, "--model", LITE_WEIGHTS, "--output", tmp_path / "d17")
+    draw(tmp_path / "yv", "pair", tmp_path / "yv/all_frames/valid_all_frames/JPEGImages",
+         tmp_path / "yv/valid/Annotations", seed=5)
+    call("eval_youtube.py", "--yv", tmp_path / "yv", "--model", LITE_WEIGHTS, "--output", tmp_path / "yv_out")
+    for folder, names in (("d16", ("bear", "cow", "dog")), ("d17", ("pair",)), ("yv_out", ("pair",))):
+        for name in names:
+            masks = [read_mask(path) for path in sorted((tmp_path / folder / name).glob("*.png"))]
+            assert [mask.shape for mask in masks] == [(HEIGHT, WIDTH)] * FRAMES
+            assert all(mask.any() for mask in masks)
 
 
 def test_davis_2017_renumbers_objects_and_keeps_the_palette(weights, network, tmp_path):
