@@ -45,7 +45,7 @@ def build_network(args: argparse.Namespace) -> PropagationNetwork:
         try:
             start_from_imagenet(network, weights)
         except InputError as error:
-            raise InputError(f"{args.backbone_weights}: {error}") from None
+            raise InputError(f"{args.backbone_weights or 'the installed weights'}: {error}") from None
     return network
 
 

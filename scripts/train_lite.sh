@@ -41,5 +41,7 @@ stage() {
 # Static pictures; videos; videos in longer clips with the memory read as in inference, which teaches it to last.
 stage s0 900 "700" --stage 0 -b 4 --size 160 --lr 1e-3 --gamma 0.3
 stage s01 1700 "" --stage 1 -b 4 --size 192 --lr 1e-3 --top_k 16
-stage s02 2800 "1700 2450" --stage 1 -b 2 --size 224 --frames 5 --files_every 5 --top_k 16 --lr 7e-4 --gamma 0.3 --seed 2
+near="--stage 1 -b 2 --size 224 --frames 5 --files_every 5 --top_k 16"
+stage s02 1400 "" $near --lr 7e-4 --seed 2
+stage s03 1100 "500 850" $near --lr 3e-4 --gamma 0.3 --seed 3
 "$PYTHON" "$CODE/scripts/shrink_weights.py" "$weights" lite.pth

@@ -49,12 +49,13 @@ def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | Non
     give_memory_back()
     device = pick_device(args.device)
     network = load_network(args.model, device)
-    print(f"network: {network.variant} ({args.model})")
     options = Options.of(args, network, size)
     prepare_folder(args.output)
     for video in videos:
         keep_inputs(args.output / video.name, video)
     share = Share.join()
+    if share.rank == 0:
+        print(f"network: {network.variant} ({args.model})")
     notes = Notes(args.output, _settings(args, options))
     mine = videos[share.rank::share.world]
     to_do = [video for video in mine if args.overwrite or not _finished(video, args.output)]
