@@ -16,8 +16,6 @@ import argparse
 from pathlib import Path
 
 from dataset.clip import open_clip
-from model.checkpoint import load_network
-from util.allocation import give_memory_back
 from util.clip import DIRECTIONS, frames_to_do, propagate_clip
 from util.device import pick_device
 from util.errors import run, warn
@@ -25,7 +23,7 @@ from util.output import check_replaceable, keep_inputs, prepare_folder, whole_fo
 from util.overlay import write_overlay
 from util.palette import davis_palette, palette_of
 from util.progress import frames_bar
-from util.propagation import Clock, Options, add_arguments
+from util.propagation import Clock, Options, add_arguments, load_for_propagation
 
 SIZE = 480                   # pixels of the shorter side, which suit the published weights
 
@@ -53,9 +51,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    give_memory_back()
     device = pick_device(args.device)
-    network = load_network(args.model, device)
+    network = load_for_propagation(args.model, device)
     print(f"network: {network.variant} ({args.model})")
     video = open_clip(args.video, args.images, args.masks)
     output = (args.output or Path("output") / video.name).resolve()

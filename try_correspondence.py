@@ -15,7 +15,6 @@ from dataset.images import read_frame
 from model.checkpoint import load_network
 from model.padding import STRIDE
 from model.variants import PUBLISHED_WEIGHTS, default_weights
-from util.allocation import give_memory_back
 from util.correspondence import VIEW_FILES, Windows, has_display, save_views
 from util.device import pick_device
 from util.errors import InputError, run
@@ -48,7 +47,6 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    give_memory_back()
     pictures = [read_frame(path) for path in (args.src_image, args.tar_image)]
     for path, picture in zip((args.src_image, args.tar_image), pictures):
         if min(picture.shape[:2]) < STRIDE:

@@ -28,7 +28,7 @@ class Reading(NamedTuple):
     top_k: int
 
 
-READINGS = {"published": Reading(None, 50), "lite": Reading(384, 16)}
+READINGS = {"published": Reading(None, 50), "lite": Reading(480, 16)}
 
 
 def default_weights() -> Path:

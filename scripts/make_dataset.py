@@ -135,7 +135,8 @@ def cutout(rng: np.random.Generator, sources: Sources, background: np.ndarray) -
         cv2.fillPoly(alpha, [np.round(side / 2 + shape * side * 0.33).astype(np.int32)], 255, lineType=cv2.LINE_AA)
     if rng.random() < 0.5 and min(background.shape[:2]) > side:
         top, left = (int(rng.integers(0, have - side)) for have in background.shape[:2])
-        skin = background[top:top + side, left:left + side] * rng.uniform(0.7, 1.2, 3)
+        tint = rng.uniform(0.5, 0.8) if rng.random() < 0.5 else rng.uniform(1.25, 1.6)      # or it could not be seen
+        skin = background[top:top + side, left:left + side] * tint * rng.uniform(0.9, 1.1, 3)
     else:
         skin = photograph(rng, sources, side, side)
     return np.dstack([np.clip(skin, 0, 255), alpha]).astype(np.float32)

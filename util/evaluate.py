@@ -9,14 +9,12 @@ from pathlib import Path
 
 from dataset.images import write_mask
 from dataset.video import Video
-from model.checkpoint import load_network
 from model.network import PropagationNetwork
-from util.allocation import give_memory_back
 from util.device import Share, pick_device
 from util.errors import InputError
 from util.output import Notes, Writer, check_replaceable, keep_inputs, prepare_folder, whole_folder
 from util.progress import frames_bar
-from util.propagation import Clock, Options, add_arguments, propagate
+from util.propagation import Clock, Options, add_arguments, load_for_propagation, propagate
 from util.score import score, table, write_csv
 
 
@@ -46,9 +44,8 @@ def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | Non
     Returns:
         the exit code: 2 if a video could not be used.
     """
-    give_memory_back()
     device = pick_device(args.device)
-    network = load_network(args.model, device)
+    network = load_for_propagation(args.model, device)
     options = Options.of(args, network, size)
     prepare_folder(args.output)
     for video in videos:

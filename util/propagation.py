@@ -14,9 +14,11 @@ from torch import Tensor
 
 from dataset.video import Video
 from inference_core import InferenceCore, to_label_map
+from model.checkpoint import load_network
 from model.network import PropagationNetwork
 from model.padding import STRIDE
 from model.variants import PUBLISHED_WEIGHTS, READINGS, default_weights
+from util.allocation import give_memory_back, keep_memory
 from util.errors import InputError, warn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -97,6 +99,19 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
                         help="compute in 16 bits where safe: faster on most GPUs, masks differ slightly (default: off)")
     parser.add_argument("--num_workers", type=natural, default=2, metavar="N",
                         help="threads that read frames ahead (default: %(default)s)")
+
+
+def load_for_propagation(path: Path, device: torch.device) -> PropagationNetwork:
+    """`load_network`, with memory allocated as suits the network: to be called before anything else makes tensors.
+
+    The published network's activations should not stay when they are freed. Lite's are small, and fresh memory for
+    each would take almost half of its time.
+    """
+    give_memory_back()
+    network = load_network(path, device)
+    if network.variant == "lite":
+        keep_memory()
+    return network
 
 
 class Clock:
