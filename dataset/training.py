@@ -255,7 +255,7 @@ def video_pairs(images: Path, masks: Path, names: Sequence[str] | None = None,
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
     if names is None:
-        names = sorted(entry.name for entry in os.scandir(masks) if entry.is_dir())
+        names = sorted(entry.name for entry in os.scandir(masks) if entry.is_dir() and entry.name[0] != ".")
     videos, short, lonely, unusable = [], [], [], []
     for name in names:
         if name in without:
