@@ -36,7 +36,7 @@ def read_frame(path: Path) -> np.ndarray:
     """
     image = ImageOps.exif_transpose(_open(path))       # as viewers show it, and as masks are painted
     if image.mode.startswith(("I", "F")):
-        raise InputError(f"{path}: has more than 8 bits a channel; save it with 8")
+        raise InputError(f"{path}: has more than 8 bits a channel; save it as 8-bit")
     return np.asarray(image.convert("RGB"))
 
 

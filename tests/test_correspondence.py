@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from dataset.images import read_frame
 from model.checkpoint import load_network
 from model.corr_network import Correspondence
 from model.memory import affinities_at_once
@@ -12,6 +13,7 @@ from model.variants import LITE_WEIGHTS, lite_network
 from util.propagation import to_image
 
 GOLDEN = Path(__file__).parent / "golden" / "correspondence.npz"
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples/00015.jpg"
 
 
 def picture(pixels):
@@ -32,31 +34,30 @@ def test_the_affinity_is_the_published_one(network):
 
 @pytest.fixture(scope="module")
 def pair():
-    """A picture, and that picture moved by two cells and cut to another size."""
-    rng = np.random.default_rng(0)
-    pixels = np.kron(rng.integers(0, 256, (20, 24, 3)), np.ones((8, 8, 1))).astype(np.uint8)
-    return Correspondence(load_network(LITE_WEIGHTS), picture(pixels), picture(pixels[32:, 32:]))
+    """A picture, and that picture moved by whole cells and cut to another size."""
+    pixels = read_frame(EXAMPLE)
+    return Correspondence(load_network(LITE_WEIGHTS), picture(pixels), picture(pixels[32:, 48:]))
 
 
 def test_points_follow_a_shift(pair):
-    assert (pair.source_size, pair.target_size) == ((160, 192), (128, 160))
-    for x, y in ((72, 88), (120, 104), (136, 72)):
+    assert (pair.source_size, pair.target_size) == ((288, 512), (256, 464))
+    for x, y in ((250, 180), (270, 220), (300, 190), (180, 200), (350, 180)):
         found = pair.find(x, y)
-        assert np.hypot(found[0] - (x - 32), found[1] - (y - 32)) < 16
+        assert np.hypot(found[0] - (x - 48), found[1] - (y - 32)) < 16
 
 
 def test_a_mask_follows_too(pair):
-    mask = torch.zeros(2, 160, 192)
-    mask[0, 64:112, 64:128], mask[1] = 1, 1
+    mask = torch.zeros(2, 288, 512)
+    mask[0, 120:230, 220:330], mask[1] = 1, 1
     moved = pair.transfer_mask(mask)
-    assert moved.shape == (2, 128, 160)
-    torch.testing.assert_close(moved[1], torch.ones(128, 160), atol=1e-4, rtol=0)
-    truth = mask[0, 32:, 32:] > 0
+    assert moved.shape == (2, 256, 464)
+    torch.testing.assert_close(moved[1], torch.ones(256, 464), atol=1e-4, rtol=0)
+    truth = mask[0, 32:, 48:] > 0
     assert ((moved[0] > 0.5) & truth).sum() > 0.7 * ((moved[0] > 0.5) | truth).sum()
 
 
 def test_heat_is_scaled_and_clipped_as_published(pair):
-    heat, raw = pair.heat_map([(72, 88)]), pair.heat([(72, 88)])
+    heat, raw = pair.heat_map([(250, 180)]), pair.heat([(250, 180)])
     torch.testing.assert_close(heat, (2 * raw / raw.max()).clamp(max=1))
     assert heat.max() == 1
 

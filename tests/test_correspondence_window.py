@@ -95,7 +95,7 @@ def test_the_heat_map_follows_the_mouse(screen, tmp_path):
 
     def soon(title, picture):
         """Whether the window comes to show the picture (which it may have a border around)."""
-        deadline, best = time.time() + 20, 255.0
+        deadline, best = time.time() + 60, 255.0
         while time.time() < deadline:
             view = shown(title)
             for top in range(max(view.shape[0] - picture.shape[0], 0) + 1):
@@ -114,8 +114,8 @@ def test_the_heat_map_follows_the_mouse(screen, tmp_path):
         assert soon("Source", source)
         xdotool("mousemove", "--window", window("Source"), 200, 150, "click", 1)
         assert soon("Target", expected(source, target, [(200, 150)])[1])
-        xdotool("mousemove", "--window", window("Source"), 100, 100, "mousedown", 1, "mousemove", "--window",
-                window("Source"), 300, 200, "mouseup", 1)
+        xdotool("mousemove", "--window", window("Source"), 100, 100, "mousedown", 1)
+        xdotool("mousemove", "--window", window("Source"), 300, 200, "sleep", 0.5, "mouseup", 1)
         assert soon("Target", expected(source, target, [(300, 200)])[1])
         xdotool("key", "--window", window("Source"), "s")
         assert "saved: views/source.png" in program.stdout.readline()
