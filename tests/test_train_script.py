@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from model.checkpoint import load_network
+from util.hyper_para import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = ("--size", "48", "-b", "2", "--num_workers", "1", "--no_pretrained", "--device", "cpu", "--lr", "1e-4")
@@ -99,7 +100,8 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(made, tmp_path):
     checkpoint, = tmp_path.glob("killed/saves/*/*_checkpoint.pth")
     assert torch.load(checkpoint, weights_only=True)["it"] == 10
     assert not list(tmp_path.glob("killed/saves/*/*_20.pth"))
-    out, _ = train(tmp_path / "resumed", made, *arguments, "--load_model", checkpoint)
+    out, err = train(tmp_path / "resumed", made, *arguments, "--load_model", checkpoint, "--lr", 1e-3)
+    assert "goes on with its own --lr 0.0001, not 0.001" in err
     assert "starting at iteration 10" in out
     whole = saved(tmp_path / "whole", 20)
     assert same(saved(tmp_path / "resumed", 20), whole)
@@ -114,8 +116,6 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(made, tmp_path):
     assert "_20.pth: not a training checkpoint" in err
     _, err = train(tmp_path, made, *arguments, "--load_model", checkpoint, "-i", 10, code=2)
     assert "_checkpoint.pth: is at iteration 10 already" in err
-    _, err = train(tmp_path, made, *arguments, "--load_model", checkpoint, "-i", 11, "--id", "null", "--lr", 1e-3)
-    assert "goes on with its own --lr 0.0001, not 0.001" in err
     _, err = train(tmp_path, made, "--stage", 2, "--load_network", weights, code=2)
     assert "_20.pth: weights of another network" in err
 
@@ -187,16 +187,24 @@ def test_data_of_which_nothing_can_be_used_is_refused(made, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
+    (("--id", "../x"), "argument --id: '../x': use letters"),
+    (("--lr", "nan"), "argument --lr: 'nan' is not a number above 0"),
+    (("--encoder_lr", "-1"), "argument --encoder_lr: '-1' is not a number above 0"),
+    (("--seed", str(2 ** 63)), "has more than 63 bits"),
+    (("--frames", "1"), "--frames: 2 or more"),
+    (("--no_pretrained", "--backbone_weights", "x.pth"), "not allowed with argument"),
+])
+def test_arguments_are_checked(capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        parse(list(arguments))
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
     (("--stage", 0, "--static_root", "nowhere"), "nowhere: no such folder"),
     (("--stage", 1, "--bl_root", "nowhere"), "nowhere/JPEGImages: no such folder"),
     (("--stage", 2, "--davis_root", "nowhere"), "train.txt: no such file"),
     (("--stage", 0, "-b", 5000), "do not fill a batch of 5000"),
-    (("--id", "../x"), "argument --id: '../x': use letters"),
-    (("--lr", "nan"), "argument --lr: 'nan' is not a number above 0"),
-    (("--encoder_lr", "-1"), "argument --encoder_lr: '-1' is not a number above 0"),
-    (("--seed", 2 ** 63), "has more than 63 bits"),
-    (("--frames", 1), "--frames: 2 or more"),
-    (("--backbone_weights", "x.pth"), "not allowed with argument"),
     (("--load_network", "nowhere.pth"), "nowhere.pth: no such weights file"),
     (("--device", "cuda:77"), "--device cuda:77: not available"),
 ])

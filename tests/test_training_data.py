@@ -150,12 +150,16 @@ def test_video_samples(tmp_path):
     assert (1, 1) in seen
 
 
-def test_a_video_without_objects_gives_background(tmp_path):
+def test_frames_without_objects_give_background(tmp_path):
+    """The video has an object, but too small a one to be seen in what is drawn."""
     write_clip(tmp_path, frames=4, height=60, width=80, objects=1, seed=0)
     for path in (tmp_path / "masks").iterdir():
         write_mask(path, np.zeros((60, 80), np.uint8), davis_palette())
+    speck = np.zeros((60, 80), np.uint8)
+    speck[30, 40] = 1
+    write_mask(tmp_path / "masks/00000.png", speck, davis_palette())
     pairs = [(tmp_path / f"frames/{i:05d}.jpg", tmp_path / f"masks/{i:05d}.png") for i in range(4)]
-    sample = TrainingVideos([pairs], lambda epoch: 5, size=64).sample(0, 0)
+    sample = TrainingVideos([pairs], lambda epoch: 5, skip_small=True, size=64).sample(0, 0)
     assert sample["selector"].tolist() == [1, 0]
     assert not sample["target"].any()
     assert not sample["masks"].any()
