@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.backbones import IMAGENET_MEAN, IMAGENET_STD
+
 # Of each stage: expansion, kernel, stride, channels, blocks.
 STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3))
 STEM_CHANNELS = 32
 EPSILON = 1e-3                                       # of TensorFlow's batch normalisation
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def halve(conv: nn.Conv2d, x: Tensor) -> Tensor:

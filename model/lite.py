@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.modules import ResBlock
+from model.padding import STRIDE
 
 CELL = 4                    # a stride-16 location holds its masks as 4 x 4 averages
 FIRST_SCALE = 9.0
@@ -39,7 +40,7 @@ class LiteMaskEncoder(nn.Module):
 
     def forward(self, f16: Tensor, masks: Tensor) -> Tensor:
         """f16 (B, C, h, w), masks (B, K, 2, H, W) -> (B*K, C + width + 32, h, w): features, made values, masks."""
-        cells = F.pixel_unshuffle(F.avg_pool2d(masks.flatten(0, 1), 16 // CELL), CELL)
+        cells = F.pixel_unshuffle(F.avg_pool2d(masks.flatten(0, 1), STRIDE // CELL), CELL)
         features = f16.repeat_interleave(masks.shape[1], 0)
         made = self.refine(self.join(torch.cat([features, cells], 1)))
         return torch.cat([features, made, cells], 1)

@@ -38,7 +38,7 @@ class PropagationNetwork(nn.Module):
         decoder: readout and what the query gives it -> logits.
         single_object: whether the mask encoder sees the object's mask alone.
         shared_encoder: the mask encoder has no ``image_part``, and takes rgb_encoder's stride-16 features instead.
-        variant: the network's name in `model.variants`, which is kept beside the weights.
+        variant: the network's name in `model.variants`, which knows weights by the names of their tensors.
     """
 
     def __init__(self, rgb_encoder: nn.Module, mask_rgb_encoder: nn.Module, kv_m_f16: nn.Module,

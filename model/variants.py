@@ -55,7 +55,7 @@ def published_network(single_object: bool = False) -> PropagationNetwork:
 
 
 def lite_network() -> PropagationNetwork:
-    """The small network that comes with the code: 1.9 M parameters, EfficientNet-Lite0, keys of 64, values of 128."""
+    """The small network that comes with the code: 2.3 M parameters, EfficientNet-Lite0, keys of 64, values of 128."""
     c16, c8, c4 = EfficientNetLite.CHANNELS
     key = AngularKey(c16, key_channels=64)
     return PropagationNetwork(

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from util.errors import InputError, run, warn  # noqa: E402
+from util.errors import InputError, counted, run, warn  # noqa: E402
 from util.progress import frames_bar  # noqa: E402
 from util.propagation import positive  # noqa: E402
 from util.resize import resize_folder  # noqa: E402
@@ -39,7 +39,7 @@ def main(description: str | None = __doc__, shorter: int = 480,
     for message in failures:
         warn(message)
     if failures:
-        raise InputError(f"{len(failures)} pictures could not be resized, see above; the others are done")
+        raise InputError(f"{counted(len(failures), 'picture')} could not be resized, see above; the others are done")
     print(f"done: {args.output}")
 
 

@@ -64,7 +64,7 @@ def test_a_broken_picture_is_named_and_costs_no_other(dataset, tmp_path):
     broken.write_bytes(broken.read_bytes()[:200])
     err = resize("resize_youtube.py", dataset, tmp_path / "out", "--size", 48, code=2)
     assert f"warning: {broken}: cannot be resized" in err
-    assert "error: 1 pictures could not be resized" in err
+    assert "error: 1 picture could not be resized" in err
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["00000.png", "small.jpg"]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dataset.video import Video
 from inference_core import InferenceCore, to_label_map
+from model.backbones import IMAGENET_MEAN, IMAGENET_STD
 from model.checkpoint import load_network
 from model.network import PropagationNetwork
 from model.padding import STRIDE
@@ -21,7 +22,6 @@ from model.variants import PUBLISHED_WEIGHTS, READINGS, default_weights
 from util.allocation import give_memory_back, keep_memory
 from util.errors import InputError, warn
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KERNEL_SIGMA = 5.6       # the published benchmarks', in stride-16 cells
 
 
