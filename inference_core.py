@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model.aggregate import aggregate
 from model.memory import MemoryBank, read
-from model.network import PropagationNetwork
+from model.network import PropagationNetwork, Query
 from model.padding import STRIDE, crop, padding
 
 
@@ -18,7 +18,14 @@ class _Unmemorized(NamedTuple):
     """The latest frame, which enters the memory only if another frame follows."""
     image: Tensor           # (3, H, W), padded
     probabilities: Tensor   # (K+1, H, W), padded
+    query: Query | None     # if memorizing can use it
     permanent: bool
+
+
+class _Group(NamedTuple):
+    """Objects that are remembered together: one, or all that were given on the same frame if they share keys."""
+    size: int
+    bank: MemoryBank
 
 
 class InferenceCore:
@@ -48,7 +55,7 @@ class InferenceCore:
         self.mem_every, self.max_memory_frames = mem_every, max_memory_frames
         self.amp = amp
         self.labels: list[int] = []
-        self._banks: list[MemoryBank] = []      # one for each label
+        self._groups: list[_Group] = []         # in the order of the labels
         self._unmemorized: _Unmemorized | None = None
         self._since_permanent = 0
 
@@ -84,7 +91,8 @@ class InferenceCore:
 
         with torch.autocast(self.device.type, _half(self.device)) if self.amp else nullcontext():
             self._memorize_latest()
-            probabilities = self._predict(image)
+            query = self.network.encode_query(_batch(image)) if self.labels else None
+            probabilities = image.new_ones(1, *image.shape[1:]) if query is None else self._predict(query)
         self._since_permanent += 1
         if mask is not None and given is None:
             given = [label for label in mask.unique().tolist() if label]
@@ -94,36 +102,35 @@ class InferenceCore:
         if self.labels:
             permanent = self._since_permanent in (0, self.mem_every)
             self._since_permanent %= self.mem_every
-            self._unmemorized = _Unmemorized(image, probabilities, permanent)
+            self._unmemorized = _Unmemorized(image, probabilities, query if self.network.shares_keys else None,
+                                             permanent)
         return crop(probabilities, height, width)
 
     def _memorize_latest(self) -> None:
         if self._unmemorized is None:
             return
-        image, probabilities, permanent = self._unmemorized
-        keys, values = self.network.memorize(_batch(image), probabilities[None, 1:])
-        for bank, key, value in zip(self._banks, keys[0], values[0], strict=True):
-            bank.add(key, value, permanent)
+        image, probabilities, query, permanent = self._unmemorized
+        keys, values = self.network.memorize(_batch(image), probabilities[None, 1:], query)
+        sizes = [group.size for group in self._groups]
+        for index, (group, value) in enumerate(zip(self._groups, values[0].split(sizes), strict=True)):
+            group.bank.add(keys[0, 0 if self.network.shares_keys else index], value.flatten(0, 1), permanent)
 
-    def _predict(self, image: Tensor) -> Tensor:
+    def _predict(self, query: Query) -> Tensor:
         """Probabilities (K+1, H, W) of the known objects, read from the memory."""
-        if not self.labels:
-            return image.new_ones(1, *image.shape[1:])
-        query = self.network.encode_query(_batch(image))
         height, width = query.key.shape[-2:]
         rows = query.key[0].flatten(1).T.contiguous()
-        readouts = [read(rows, bank.blocks(), self.top_k, self.kernel_sigma, width).T.unflatten(1, (height, width))
-                    for bank in self._banks]
-        return aggregate(self.network.segment(query, torch.stack(readouts)[None])[0])
+        readouts = [read(rows, group.bank.blocks(), self.top_k, self.kernel_sigma, width)
+                    .T.unflatten(0, (group.size, -1)).unflatten(2, (height, width)) for group in self._groups]
+        return aggregate(self.network.segment(query, torch.cat(readouts)[None])[0])
 
     def _correct(self, probabilities: Tensor, mask: Tensor, given: list[int]) -> Tensor:
         """Put the given objects in the place of what was predicted (or was not yet known) for them."""
         objects = dict(zip(self.labels, probabilities[1:] * (mask == 0)))
-        for label in given:
-            if label not in objects:
-                self.labels.append(label)
-                self._banks.append(MemoryBank(self.max_memory_frames))
-            objects[label] = (mask == label).to(probabilities.dtype)
+        new = [label for label in given if label not in objects]
+        self.labels += new
+        for size in ([len(new)] if self.network.shares_keys else [1] * len(new)) if new else []:
+            self._groups.append(_Group(size, MemoryBank(self.max_memory_frames)))
+        objects |= {label: (mask == label).to(probabilities.dtype) for label in given}
         return aggregate(torch.stack([objects[label] for label in self.labels]))
 
 
@@ -144,7 +151,7 @@ def to_label_map(probabilities: Tensor, labels: list[int], size: tuple[int, int]
     if tuple(probabilities.shape[1:]) != tuple(size):
         probabilities = F.interpolate(probabilities[None], size, mode="bilinear", align_corners=False)[0]
     values = torch.tensor([0, *labels], dtype=torch.uint8, device=probabilities.device)
-    return values[probabilities.argmax(0)]
+    return values[probabilities.max(0).indices]         # argmax takes ten times as long on a CPU
 
 
 def _batch(image: Tensor) -> Tensor:

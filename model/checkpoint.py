@@ -6,10 +6,12 @@ import pickle
 import sys
 import warnings
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.network import PropagationNetwork
 from model.variants import PUBLISHED_WEIGHTS, build, variant_of
@@ -55,7 +57,26 @@ def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
 
 
 def load_network(path: str | os.PathLike, device: torch.device | str = "cpu") -> PropagationNetwork:
-    """The network in a weights file, ready for inference (evaluation mode, no gradients, channels last).
+    """The network in a weights file, ready for inference: batch normalisation folded, no gradients, channels last.
+
+    Raises: as `read_network`.
+    """
+    network = read_network(path).eval().requires_grad_(False)
+    fold_batch_norm(network)
+    return network.to(device, memory_format=torch.channels_last)
+
+
+def fold_batch_norm(network: nn.Module) -> None:
+    """Put each batch normalisation, which keeps to its stored statistics, into the convolution before it."""
+    for parent in network.modules():
+        for (conv_name, conv), (norm_name, norm) in pairwise(parent.named_children()):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, norm_name, nn.Identity())
+
+
+def read_network(path: str | os.PathLike) -> PropagationNetwork:
+    """The network in a weights file as it is, on the CPU.
 
     Raises:
         InputError: the file is missing, unreadable or of another network; the message says what differs.
@@ -65,8 +86,7 @@ def load_network(path: str | os.PathLike, device: torch.device | str = "cpu") ->
     with torch.device("meta"):               # no memory, no time spent on weights that are replaced at once
         network = build(variant_of(state), single_object=stem is not None and stem.dim() == 4 and stem.shape[1] == 4)
     load_state(network, state, path, assign=True)
-    del state
-    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    return network
 
 
 def load_state(network: PropagationNetwork, state: dict[str, Tensor], path: str | os.PathLike,

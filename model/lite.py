@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.modules import ResBlock
+from model.modules import Conv3x3, JoiningResBlock, ResBlock
 from model.padding import STRIDE
 
 CELL = 4                    # a stride-16 location holds its masks as 4 x 4 averages
@@ -22,7 +22,7 @@ class AngularKey(nn.Module):
 
     def __init__(self, in_channels: int, key_channels: int):
         super().__init__()
-        self.projection = nn.Conv2d(in_channels, key_channels, 3, padding=1)
+        self.projection = Conv3x3(in_channels, key_channels)
         self.scale = nn.Parameter(torch.tensor(FIRST_SCALE))
 
     def forward(self, f16: Tensor) -> Tensor:
@@ -31,32 +31,22 @@ class AngularKey(nn.Module):
 
 
 class LiteMaskEncoder(nn.Module):
-    """Of a memory frame's features and its masks: both, and what convolutions make of the two."""
+    """Of a memory frame's features and its masks: the masks, and what convolutions make of the two."""
 
     def __init__(self, in_channels: int, width: int):
         super().__init__()
-        self.join = ResBlock(in_channels + 2 * CELL ** 2, width)
+        self.join = JoiningResBlock(2 * CELL ** 2 + in_channels, width)
         self.refine = ResBlock(width, width)
 
-    def forward(self, f16: Tensor, masks: Tensor) -> Tensor:
-        """f16 (B, C, h, w), masks (B, K, 2, H, W) -> (B*K, C + width + 32, h, w): features, made values, masks."""
+    def image_part(self, f16: Tensor) -> tuple[Tensor, Tensor]:
+        """The features' part in the first convolutions, the same for all objects: (B, C, h, w) -> (B, width, h, w)."""
+        return self.join.shared(f16)
+
+    def forward(self, image_part: tuple[Tensor, Tensor], masks: Tensor) -> Tensor:
+        """What `image_part` gave, masks (B, K, 2, H, W) -> values (B*K, width + 32, h, w)."""
         cells = F.pixel_unshuffle(F.avg_pool2d(masks.flatten(0, 1), STRIDE // CELL), CELL)
-        features = f16.repeat_interleave(masks.shape[1], 0)
-        made = self.refine(self.join(torch.cat([features, cells], 1)))
-        return torch.cat([features, made, cells], 1)
-
-
-class MemoryKeyValue(nn.Module):
-    """What `LiteMaskEncoder` gives -> key, value; the key is of the image features alone."""
-
-    def __init__(self, in_channels: int, key: AngularKey):
-        super().__init__()
-        self.in_channels = in_channels
-        self.key = key
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C + C_v, h, w) -> key (N, C_k, h, w), value (N, C_v, h, w)."""
-        return self.key(x[:, :self.in_channels]), x[:, self.in_channels:]
+        made = self.join(cells.unflatten(0, masks.shape[:2]), image_part)
+        return torch.cat([self.refine(made.flatten(0, 1)), cells], 1)
 
 
 class QueryKeyValue(nn.Module):
@@ -65,7 +55,7 @@ class QueryKeyValue(nn.Module):
     def __init__(self, in_channels: int, value_channels: int, key: AngularKey):
         super().__init__()
         self.key = key
-        self.val_proj = nn.Conv2d(in_channels, value_channels, 3, padding=1)
+        self.val_proj = Conv3x3(in_channels, value_channels)
 
     def forward(self, f16: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, h, w) -> key (N, C_k, h, w), value (N, C_v, h, w)."""

@@ -6,6 +6,20 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model import winograd
+
+
+class Conv3x3(nn.Conv2d):
+    """A 3x3 convolution that keeps the size, by the algorithm that is fastest where it runs."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if winograd.pays(x, weight):
+            return winograd.convolve(x, weight, bias)
+        return super()._conv_forward(x, weight, bias)
+
 
 def partial_convolution(conv: nn.Conv2d, x: Tensor, first_channel: int = 0) -> Tensor:
     """Convolve some of the input channels: ``conv`` of a concatenation is the sum over its parts.
@@ -17,7 +31,7 @@ def partial_convolution(conv: nn.Conv2d, x: Tensor, first_channel: int = 0) -> T
         x: (N, C, H, W), the channels that begin at ``first_channel``. The first part brings the bias.
     """
     weight = conv.weight[:, first_channel:first_channel + x.shape[1]]
-    return F.conv2d(x, weight, conv.bias if first_channel == 0 else None, conv.stride, conv.padding)
+    return conv._conv_forward(x, weight, conv.bias if first_channel == 0 else None)
 
 
 class ResBlock(nn.Module):
@@ -27,9 +41,9 @@ class ResBlock(nn.Module):
         super().__init__()
         self.downsample = None
         if in_channels != out_channels:
-            self.downsample = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+            self.downsample = Conv3x3(in_channels, out_channels)
+        self.conv1 = Conv3x3(in_channels, out_channels)
+        self.conv2 = Conv3x3(out_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H, W)."""
@@ -60,7 +74,7 @@ class UpsampleBlock(nn.Module):
 
     def __init__(self, skip_channels: int, up_channels: int, out_channels: int):
         super().__init__()
-        self.skip_conv1 = nn.Conv2d(skip_channels, up_channels, 3, padding=1)
+        self.skip_conv1 = Conv3x3(skip_channels, up_channels)
         self.skip_conv2 = ResBlock(up_channels, up_channels)
         self.out_conv = ResBlock(up_channels, out_channels)
 
@@ -80,8 +94,8 @@ class KeyValue(nn.Module):
 
     def __init__(self, in_channels: int, key_channels: int, value_channels: int):
         super().__init__()
-        self.key_proj = nn.Conv2d(in_channels, key_channels, 3, padding=1)
-        self.val_proj = nn.Conv2d(in_channels, value_channels, 3, padding=1)
+        self.key_proj = Conv3x3(in_channels, key_channels)
+        self.val_proj = Conv3x3(in_channels, value_channels)
 
     def forward(self, f16: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, h, w) -> key (N, C_k, h, w), value (N, C_v, h, w)."""
@@ -110,7 +124,7 @@ class Decoder(nn.Module):
         self.compress = JoiningResBlock(2 * value_channels, w16)
         self.up_16_8 = UpsampleBlock(f8_channels, w16, w8)
         self.up_8_4 = UpsampleBlock(f4_channels, w8, w4)
-        self.pred = nn.Conv2d(w4, 1, 3, padding=1)
+        self.pred = Conv3x3(w4, 1)
 
     def context(self, value: Tensor, f8: Tensor, f4: Tensor) -> DecoderContext:
         """The part that objects share, from the query's value and image features (B, C, ., .)."""

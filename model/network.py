@@ -15,6 +15,7 @@ from model.modules import Decoder, DecoderContext
 
 class Query(NamedTuple):
     """A frame as it asks the memory: one for all objects."""
+    f16: Tensor                 # (B, C, h, w)
     key: Tensor                 # (B, C_k, h, w)
     context: DecoderContext
 
@@ -32,18 +33,19 @@ class PropagationNetwork(nn.Module):
 
     Args:
         rgb_encoder: image (B, 3, H, W) -> features at stride 16, 8, 4.
-        mask_rgb_encoder: ``image_part``, and of that with masks (B, K, M, H, W) -> features (B*K, C, h, w); M is
-            1 where it sees the object's mask alone (single-object training), 2 where also the sum of all others.
-        kv_m_f16, kv_q_f16: stride-16 features -> key, value; of memory and of query.
+        mask_rgb_encoder: ``image_part``, of the image or (without kv_m_f16) of rgb_encoder's stride-16 features, and
+            of that with masks (B, K, M, H, W) -> features (B*K, C, h, w); M is 1 where it sees the object's mask
+            alone (single-object training), 2 where also the sum of all others.
+        kv_m_f16: what mask_rgb_encoder gives -> a memory frame's key and value. None: that is the value, and the
+            frame's key is the one it would ask with, the same for all objects.
+        kv_q_f16: a query's stride-16 features -> key, value.
         decoder: readout and what the query gives it -> logits.
         single_object: whether the mask encoder sees the object's mask alone.
-        shared_encoder: the mask encoder has no ``image_part``, and takes rgb_encoder's stride-16 features instead.
         variant: the network's name in `model.variants`, which knows weights by the names of their tensors.
     """
 
-    def __init__(self, rgb_encoder: nn.Module, mask_rgb_encoder: nn.Module, kv_m_f16: nn.Module,
-                 kv_q_f16: nn.Module, decoder: Decoder, single_object: bool = False, shared_encoder: bool = False,
-                 variant: str = "published"):
+    def __init__(self, rgb_encoder: nn.Module, mask_rgb_encoder: nn.Module, kv_m_f16: nn.Module | None,
+                 kv_q_f16: nn.Module, decoder: Decoder, single_object: bool = False, variant: str = "published"):
         super().__init__()
         self.mask_rgb_encoder = mask_rgb_encoder
         self.rgb_encoder = rgb_encoder
@@ -51,26 +53,36 @@ class PropagationNetwork(nn.Module):
         self.kv_q_f16 = kv_q_f16
         self.decoder = decoder
         self.single_object = single_object
-        self.shared_encoder = shared_encoder
         self.variant = variant
         self.train()
 
-    def memorize(self, image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def shares_keys(self) -> bool:
+        """Whether a memory frame has one key for all objects, which is its key as a query."""
+        return self.kv_m_f16 is None
+
+    def memorize(self, image: Tensor, masks: Tensor, query: Query | None = None) -> tuple[Tensor, Tensor]:
         """Encode a frame and its objects for the memory.
 
         Args:
             image: (B, 3, H, W), normalised, H and W multiples of 16.
             masks: (B, K, H, W) probabilities.
+            query: what `encode_query` made of the image; spares a network that shares keys to do it again.
 
         Returns:
-            key (B, K, C_k, h, w) and value (B, K, C_v, h, w); h = H/16, w = W/16. Both differ by object.
+            key (B, K, C_k, h, w), or (B, 1, C_k, h, w) if all objects share it, and value (B, K, C_v, h, w);
+            h = H/16, w = W/16.
         """
         channels = masks.unsqueeze(2)
         if not self.single_object:
             # Added up from the others alone, since subtracting from the total would leave rounding errors.
             rest = [masks[:, [j for j in range(masks.shape[1]) if j != k]].sum(1) for k in range(masks.shape[1])]
             channels = torch.cat([channels, torch.stack(rest, 1).unsqueeze(2)], 2)
-        image_part = self.rgb_encoder(image)[0] if self.shared_encoder else self.mask_rgb_encoder.image_part(image)
+        if self.shares_keys:
+            query = query or self.encode_query(image)
+            image_part = self.mask_rgb_encoder.image_part(query.f16)
+            return query.key.unsqueeze(1), self.mask_rgb_encoder(image_part, channels).unflatten(0, masks.shape[:2])
+        image_part = self.mask_rgb_encoder.image_part(image)
         keys, values = [], []
         for group in channels.split(objects_at_once(image.device), dim=1):
             key, value = self.kv_m_f16(self.mask_rgb_encoder(image_part, group))
@@ -82,7 +94,7 @@ class PropagationNetwork(nn.Module):
         """What a frame (B, 3, H, W) gives once for all objects."""
         f16, f8, f4 = self.rgb_encoder(image)
         key, value = self.kv_q_f16(f16)
-        return Query(key, self.decoder.context(value, f8, f4))
+        return Query(f16, key, self.decoder.context(value, f8, f4))
 
     def segment(self, query: Query, readout: Tensor) -> Tensor:
         """Readouts (B, K, C_v, h, w) of the memory -> independent probabilities (B, K, H, W)."""

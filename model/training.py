@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from model.aggregate import aggregate_logits
 from model.losses import bootstrapped_cross_entropy
 from model.memory import read
-from model.network import PropagationNetwork
+from model.network import PropagationNetwork, Query
 
 
 class Prediction(NamedTuple):
@@ -44,18 +44,18 @@ class Clip(nn.Module):
         """
         memory, predictions = [self._memorize(frames[:, 0], masks)], []
         for index in range(1, frames.shape[1]):
-            predictions.append(self._segment(frames[:, index], memory, selector))
+            query = self.network.encode_query(frames[:, index])
+            predictions.append(self._segment(query, memory, selector))
             if index < frames.shape[1] - 1:
-                memory.append(self._memorize(frames[:, index], predictions[-1].probabilities))
+                memory.append(self._memorize(frames[:, index], predictions[-1].probabilities, query))
         return tuple(predictions)
 
-    def _memorize(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    def _memorize(self, frame: Tensor, masks: Tensor, query: Query | None = None) -> tuple[Tensor, Tensor]:
         """Keys (B*K, M, C_k) and values (B*K, M, C_v) as `read` wants them."""
-        key, value = self.network.memorize(frame, masks)
-        return key.flatten(0, 1).flatten(2).mT, value.flatten(0, 1).flatten(2).mT
+        key, value = self.network.memorize(frame, masks, query)
+        return key.expand(-1, masks.shape[1], -1, -1, -1).flatten(0, 1).flatten(2).mT, value.flatten(0, 1).flatten(2).mT
 
-    def _segment(self, frame: Tensor, memory: list[tuple[Tensor, Tensor]], selector: Tensor) -> Prediction:
-        query = self.network.encode_query(frame)
+    def _segment(self, query: Query, memory: list[tuple[Tensor, Tensor]], selector: Tensor) -> Prediction:
         objects, (height, width) = selector.shape[1], query.key.shape[-2:]
         rows = query.key.flatten(2).mT.repeat_interleave(objects, 0)
         readout = read(rows, memory, self.top_k).mT.unflatten(-1, (height, width)).unflatten(0, selector.shape)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.backbones import ImageEncoder, MaskEncoder
 from model.efficientnet import EfficientNetLite
-from model.lite import AngularKey, LiteMaskEncoder, MemoryKeyValue, QueryKeyValue
+from model.lite import AngularKey, LiteMaskEncoder, QueryKeyValue
 from model.modules import Decoder, KeyValue
 from model.network import PropagationNetwork
 
@@ -57,14 +57,12 @@ def published_network(single_object: bool = False) -> PropagationNetwork:
 def lite_network() -> PropagationNetwork:
     """The small network that comes with the code: 2.3 M parameters, EfficientNet-Lite0, keys of 64, values of 128."""
     c16, c8, c4 = EfficientNetLite.CHANNELS
-    key = AngularKey(c16, key_channels=64)
     return PropagationNetwork(
         rgb_encoder=EfficientNetLite(),
         mask_rgb_encoder=LiteMaskEncoder(c16, width=96),
-        kv_m_f16=MemoryKeyValue(c16, key),
-        kv_q_f16=QueryKeyValue(c16, value_channels=128, key=key),
+        kv_m_f16=None,
+        kv_q_f16=QueryKeyValue(c16, value_channels=128, key=AngularKey(c16, key_channels=64)),
         decoder=Decoder(value_channels=128, f8_channels=c8, f4_channels=c4, widths=(96, 48, 32)),
-        shared_encoder=True,
         variant="lite",
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from model.checkpoint import load_network, plain_state, save_whole  # noqa: E402
+from model.checkpoint import plain_state, read_network, save_whole  # noqa: E402
 from util.errors import InputError, run  # noqa: E402
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="where to write; replaced if it is there")
     args = parser.parse_args()
     state = {name: value.half() if value.is_floating_point() else value
-             for name, value in plain_state(load_network(args.weights)).items()}
+             for name, value in plain_state(read_network(args.weights)).items()}
     for name, value in state.items():
         if not torch.isfinite(value).all():
             raise InputError(f"{args.weights}: {name} is too large for 16 bits")

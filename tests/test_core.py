@@ -47,7 +47,7 @@ def test_memory_grows_with_the_bank_only(network, mem_every):
     lengths = []
     for t in range(9):
         core.step(image(t, 16, 16), square(1, 2, 2, 8, 16, 16) if t == 0 else None)
-        lengths.append(len(core._banks[0]))
+        lengths.append(len(core._groups[0].bank))
     # Before frame t: the permanent ones among 0..t-1, and frame t-1 if it is not one of them.
     expected = [0] + [(t - 1) // mem_every + 1 + ((t - 1) % mem_every > 0) for t in range(1, 9)]
     assert lengths == expected
@@ -57,7 +57,7 @@ def test_max_memory_frames_bounds_the_bank(network):
     core = InferenceCore(network, mem_every=1, max_memory_frames=3)
     for t in range(8):
         core.step(image(t, 16, 16), square(1, 2, 2, 8, 16, 16) if t == 0 else None)
-    assert len(core._banks[0]) == 3
+    assert len(core._groups[0].bank) == 3
 
 
 def test_before_the_first_mask_all_is_background(network):
@@ -82,16 +82,16 @@ def test_objects_given_late_and_again(network):
     given = square(3, left=32)
     core.step(image(2), given)
     assert core.labels == [5, 3]
-    assert [bank.permanent_frames for bank in core._banks] == [1, 0]
+    assert [group.bank.permanent_frames for group in core._groups] == [1, 0]
     corrected = core.step(image(3), square(5, top=20))
-    assert [len(bank) for bank in core._banks] == [2, 1]        # both objects memorised the frame that brought 3
+    assert [len(group.bank) for group in core._groups] == [2, 1]  # both memorised the frame that brought 3
     found = to_label_map(corrected, core.labels, (40, 56)).cpu()
     assert (found[20:36, 8:24] == 5).all()
     outside = torch.ones(40, 56, dtype=torch.bool)
     outside[20:36, 8:24] = False
     assert not (found[outside] == 5).any()                      # the correction replaced the whole object
     core.step(image(4))
-    assert [len(bank) for bank in core._banks] == [3, 2]        # and was memorised once, for good
+    assert [len(group.bank) for group in core._groups] == [3, 2]        # and was memorised once, for good
 
 
 def test_an_object_may_be_given_without_a_pixel(network):

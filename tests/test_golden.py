@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from inference_core import InferenceCore
+from model import winograd
 from util.propagation import to_image
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize("case", sorted(path.stem for path in GOLDEN.glob("propagate_*.npz")))
-def test_probabilities_are_the_published_ones(case, network):
+@pytest.mark.parametrize("multiplications", [winograd.MULTIPLICATIONS, 0])      # 0: all 3x3 convolutions are Winograd's
+def test_probabilities_are_the_published_ones(case, multiplications, network, monkeypatch):
+    monkeypatch.setattr(winograd, "MULTIPLICATIONS", multiplications)
     golden = np.load(GOLDEN / f"{case}.npz")
     frames, labels, expected = golden["frames"], golden["labels"], golden["prob"]
     top_k, sigma = int(golden["top_k"]), float(golden["kernel_sigma"])

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from dataset.frames import ImageFrames
 from dataset.images import read_mask
 from dataset.video import Video
-from inference_core import InferenceCore
+from inference_core import InferenceCore, _Group
 from model.checkpoint import load_network, save_weights
 from model.efficientnet import EPSILON, EfficientNetLite, fold
+from model.memory import MemoryBank
 from model.pretrained import start_from_imagenet
 from model.variants import LITE_WEIGHTS, lite_network, published_network
 from scripts.draw_clip import texture, write_clip
@@ -75,11 +76,37 @@ def test_values_carry_the_masks_and_keys_do_not_depend_on_them():
     network = lite_network().eval()
     masks = torch.zeros(1, 2, 32, 48)
     masks[0, 0, :16, :16], masks[0, 1, 16:, 20:24] = 1, 1
-    key, value = network.memorize(torch.randn(1, 3, 32, 48), masks)
-    assert torch.equal(key[:, 0], key[:, 1])
+    frame = torch.randn(1, 3, 32, 48)
+    key, value = network.memorize(frame, masks)
+    assert torch.equal(key[:, 0], network.encode_query(frame).key)
     cells = F.pixel_shuffle(value[0, :, -32:], 4)                     # (K, 2, H/4, W/4): the object, the others
     assert torch.equal(cells[:, 0], F.avg_pool2d(masks[0], 4))
     assert torch.equal(cells[:, 1], cells[[1, 0], 0])
+
+
+def test_objects_remembered_together_are_found_as_if_each_were_alone(monkeypatch):
+    """Keys are shared, memory banks are per frame of appearance; neither may show in the masks."""
+    frames = torch.randn(5, 3, 64, 96, generator=torch.Generator().manual_seed(3))
+    first, late = torch.zeros(64, 96, dtype=torch.long), torch.zeros(64, 96, dtype=torch.long)
+    first[:20, :30], first[30:50, 10:40], late[20:60, 60:90] = 4, 2, 7
+    network, results = load_network(LITE_WEIGHTS), []
+    encoded = []
+    encode = network.rgb_encoder.forward
+    monkeypatch.setattr(network.rgb_encoder, "forward", lambda image: encoded.append(0) or encode(image))
+    for together in (True, False):
+        core = InferenceCore(network, top_k=16, mem_every=2)
+        steps = []
+        for t, frame in enumerate(frames):
+            steps.append(core.step(frame, {0: first, 2: late}.get(t)))
+            if not together:
+                for group in core._groups[:]:
+                    if group.size > 1:                # each a bank of its own, before anything is remembered
+                        core._groups.remove(group)
+                        core._groups += [_Group(1, MemoryBank()) for _ in range(group.size)]
+        assert [group.size for group in core._groups] == ([2, 1] if together else [1, 1, 1])
+        results.append(torch.cat(steps))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+    assert len(encoded) == 2 * len(frames)          # once a frame, as query and for the memory
 
 
 def test_the_weights_say_which_network_they_are_of(tmp_path):

@@ -50,6 +50,17 @@ def test_reading_is_as_defined_in_blocks_and_slices(frames, sigma, top_k, at_onc
     torch.testing.assert_close(found, dense_read(query, rows(added, 0), rows(added, 1), top_k, sigma))
 
 
+@pytest.mark.parametrize("length", [10, 255, 4 * 8 * 16, 1000, 5003])
+@pytest.mark.parametrize("k", [1, 16, 50])
+def test_the_largest_are_those_of_topk(length, k):
+    if k > length:
+        return
+    scores = torch.randn(3, 20, length, generator=torch.Generator().manual_seed(length))
+    values, indices = memory.largest(scores, k)
+    assert torch.equal(scores.gather(-1, indices), values)
+    assert torch.equal(values.sort(-1, descending=True).values, scores.topk(k, dim=-1).values)
+
+
 def test_a_batch_is_read_as_its_members_are():
     generator = torch.Generator().manual_seed(2)
     query, keys, values = (torch.randn(3, n, c, generator=generator) for n, c in ((35, CK), (70, CK), (70, CV)))
