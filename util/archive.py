@@ -20,8 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from util.drive import said
-from util.errors import InputError, warn
+from util.errors import InputError, said, warn
 from util.progress import bytes_bar
 from util.space import check_space, say_full, write_all
 
@@ -155,3 +154,5 @@ def _tar_members(path: Path) -> Iterator[Member]:
         archive.fileobj.seek(archive.offset)                    # tarfile takes any garbled header for the end
         if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise Damaged("the archive is damaged (it is cut off)")
+        while archive.fileobj.read(CHUNK):                      # to the sum at the end of a compressed one
+            pass

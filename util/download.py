@@ -7,8 +7,8 @@ from http.client import HTTPException
 from io import FileIO
 from pathlib import Path
 
-from util.drive import Answer, Broken, Drive, NotServed, page_of, said
-from util.errors import InputError
+from util.drive import Answer, Broken, Drive, NotServed, page_of
+from util.errors import InputError, said
 from util.output import hold
 from util.progress import bytes_bar
 from util.space import check_space, readable, say_full, write_all

@@ -17,6 +17,8 @@ from typing import IO, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlencode, urljoin
 
+from util.errors import said
+
 PAGE_BYTES = 1 << 20           # of a page that are read at most
 PAST_THE_END = 416             # the server's answer to a range that begins there
 
@@ -109,11 +111,6 @@ class Drive:
             return error
         except (OSError, HTTPException) as error:          # URLError is an OSError
             raise Broken(f"no connection ({said(getattr(error, 'reason', error))})") from None
-
-
-def said(error: object) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def page_of(drive_id: str) -> str:

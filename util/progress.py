@@ -34,7 +34,7 @@ def bytes_bar(what: str, start: int, total: int | None) -> progressbar.ProgressB
     """A bar over the bytes of a file, on standard error, with the rate of late; ``total`` None: nobody knows."""
     widgets = [what, " ", progressbar.DataSize()]
     if total is not None:
-        widgets += [" of", progressbar.DataSize("max_value"), " ", progressbar.Percentage(), " ", progressbar.Bar()]
+        widgets += [" of ", progressbar.DataSize("max_value"), " ", progressbar.Percentage(), " ", progressbar.Bar()]
     widgets += [" ", progressbar.AdaptiveTransferSpeed()]
     if total is not None:
         widgets += [" ", progressbar.AdaptiveETA()]

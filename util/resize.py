@@ -50,7 +50,8 @@ def resize_picture(source: Path, target: Path, shorter: int, method: Image.Resam
     except OSError as error:
         partial_file.unlink(missing_ok=True)
         if error.errno in FULL:                  # no fault of the picture, and no other would fare better
-            raise OSError(error.errno, f"{os.strerror(error.errno)}; free some and run this again", str(target)) from None
+            message = f"{os.strerror(error.errno)}; free some and run this again"
+            raise OSError(error.errno, message, str(target)) from None
         raise InputError(f"{source}: cannot be resized ({error})") from None
 
 
