@@ -99,7 +99,7 @@ class Drive:
         return answer.total
 
     def _ask(self, url: str, start: int) -> HTTPResponse | HTTPError:
-        request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0"})
+        request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0"})      # as gdown says
         if start:
             request.add_header("Range", f"bytes={start}-")
         try:
