@@ -20,7 +20,7 @@ from util.drive import Drive
 from util.errors import InputError, counted, run, warn
 from util.output import prepare_folder
 from util.progress import frames_bar
-from util.provide import bytes_to_fetch, confirm, is_finished, one_after_the_other, provide, room_needed
+from util.provide import amount, bytes_to_fetch, confirm, is_finished, one_after_the_other, provide, room_needed
 from util.resize import resize_folder
 from util.sources import DATA_SETS, PARTS
 from util.space import check_space, readable
@@ -74,13 +74,13 @@ def main(drive: Drive | None = None) -> None:
         for name in dict.fromkeys(part.data_set for part in missing):
             print(f"{DATA_SETS[name].name}\n  terms: {DATA_SETS[name].terms}")
             print(*(f"  cite: {citation}" for citation in DATA_SETS[name].citations), sep="\n")
-            for part, (size, here) in zip(missing, sizes):
+            for part, size in zip(missing, sizes):
                 if part.data_set == name:
-                    amount = "size unknown" if size is None else readable(size)
-                    print(f"  {args.root / part.folder}: {amount}" + (f", {readable(here)} here" if here else ""))
+                    print(f"  {args.root / part.folder}: {amount(*size)}")
         needed = room_needed(sizes)
         unknown = sum(size is None for size, _ in sizes)
-        print(f"room needed: at least {readable(needed)}, and for YouTube/train_480p besides"
+        print(f"room needed: at least {readable(needed)}"
+              + (", and for YouTube/train_480p besides" if "youtube" in args.only else "")
               + (f"; {counted(unknown, 'size')} unknown" if unknown else ""), flush=True)
         check_space(args.root, needed, "what is to be downloaded")
         confirm(args.yes)

@@ -15,6 +15,7 @@ from util.download import fetch
 from util.drive import Drive
 from util.errors import InputError, run, warn
 from util.output import prepare_folder
+from util.provide import amount, bytes_to_fetch
 from util.sources import WEIGHTS
 
 
@@ -27,6 +28,7 @@ def parse() -> argparse.Namespace:
 
 
 def main(drive: Drive | None = None) -> None:
+    drive = drive or Drive()
     name, drive_id = WEIGHTS[parse().model]
     path = PUBLISHED_WEIGHTS.with_name(name)
     prepare_folder(path.parent)
@@ -39,7 +41,8 @@ def main(drive: Drive | None = None) -> None:
         except InputError as error:
             path.replace(aside)
             warn(f"{error}; it is {aside} now")
-    fetch(drive or Drive(), drive_id, path)
+    print(f"{path}: {amount(*bytes_to_fetch(drive, drive_id, path))}", flush=True)
+    fetch(drive, drive_id, path)
     try:
         network = load_network(path)
     except InputError as error:

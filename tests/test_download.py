@@ -44,11 +44,12 @@ def test_a_file_arrives(provider, target):
     assert provider.asked == [("x", 0)]
 
 
-def test_it_goes_on_after_a_cut(provider, target):
+def test_it_goes_on_after_a_cut(provider, target, capsys):
     provider.ways["x"] = ["cut", "reset", "cut", "whole"]
     fetch(provider.drive(), "x", target)
     assert only_file(target)
     assert provider.starts("x") == [0, HALF, HALF, 750_001]
+    assert "warning: x.zip: the connection ended after 500001 of 1000001 bytes; trying again" in capsys.readouterr().err
 
 
 def test_a_later_run_goes_on(provider, target):

@@ -20,6 +20,7 @@ from model.variants import LITE_WEIGHTS
 from util.drive import Drive
 from util.errors import InputError
 from util.sources import PARTS, SEGMENTS, WEIGHTS
+from util.space import readable
 
 ROOT = Path(__file__).resolve().parents[1]
 IDS = {part.folder: part.drive_id for part in PARTS}
@@ -190,6 +191,13 @@ def test_other_peoples_folders_are_left_alone(start, provider, tmp_path):
     assert not provider.asked
 
 
+def test_what_is_here_already_takes_no_room(start, provider, tmp_path):
+    size = len(provider.files[IDS["static"]])
+    (tmp_path / "static_data.zip.part").write_bytes(provider.files[IDS["static"]][:1500])
+    shown = start(download_datasets, "--only", "static", refused="confirm")
+    assert f"../static: {readable(size)}, 1.5 kB here\nroom needed: at least {readable(2 * size - 1500)}\n" in shown.out
+
+
 def test_what_will_not_fit_is_not_begun(start, provider, tmp_path, monkeypatch):
     monkeypatch.setattr("util.space.free_space", lambda _: 5000)
     sizes = [len(provider.files[part.drive_id]) for part in PARTS if part.data_set == "davis"]
@@ -204,8 +212,9 @@ def test_no_network_gets_one_line(start):
     drive = Drive("http://127.0.0.1:9/", tries=2, pause=0)
     for script, name in ((download_datasets, "static_data.zip"), (download_bl30k, "BL30K_a.tar"),
                          (download_model, "propagation_model.pth")):
-        start(script, *(["--yes"] if script is not download_model else []), drive=drive,
-              refused=rf"^{name}: cannot be downloaded: no connection \(.*\)$")
+        shown = start(script, *(["--yes"] if script is not download_model else []), drive=drive,
+                      refused=rf"^{name}: cannot be downloaded: no connection \(.*\)$")
+        assert shown.out + shown.err == ""
 
 
 def test_pictures_that_cannot_be_resized_are_named(start, provider, tmp_path):
@@ -259,7 +268,7 @@ def test_a_segment_without_masks_is_put_aside(start, provider, tmp_path):
 def test_weights(start, provider, tmp_path):
     assert "done: saves/propagation_model.pth (lite network)" in start(download_model).out
     assert "done: saves/propagation_model_s02.pth" in start(download_model, "--model", "s02").out
-    assert provider.asked == [(WEIGHTS["s02"][1], 0)]
+    assert {drive_id for drive_id, _ in provider.asked} == {WEIGHTS["s02"][1]}
     names = ["project/saves/propagation_model.pth", "project/saves/propagation_model_s02.pth"]
     assert tree(tmp_path) == names
     for name in names:

@@ -8,7 +8,7 @@ from io import FileIO
 from pathlib import Path
 
 from util.drive import Answer, Broken, Drive, NotServed, page_of
-from util.errors import InputError, said
+from util.errors import InputError, said, warn
 from util.output import hold
 from util.progress import bytes_bar
 from util.space import check_space, readable, say_full, write_all
@@ -68,6 +68,7 @@ def _receive_all(drive: Drive, drive_id: str, file: FileIO, target: Path) -> Non
                 of = "" if total is None else f" of {readable(total)}"
                 rest = f"; {readable(size)}{of} are here, run this again to go on" if size else ""
                 raise InputError(f"{target.name}: cannot be downloaded: {problem}{rest}") from None
+            warn(f"{target.name}: {problem}; trying again")
             time.sleep(drive.pause * failures)
 
 

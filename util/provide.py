@@ -13,6 +13,7 @@ from util.drive import Broken, Drive
 from util.errors import InputError, counted, warn
 from util.output import LITTER, whole_folder
 from util.sources import Part
+from util.space import readable
 
 
 def is_finished(part: Part, root: Path) -> bool:
@@ -99,6 +100,11 @@ def bytes_to_fetch(drive: Drive, drive_id: str, archive: Path) -> tuple[int | No
         return drive.size(drive_id), part.stat().st_size if part.is_file() else 0
     except Broken as error:
         raise InputError(f"{archive.name}: cannot be downloaded: {error}") from None
+
+
+def amount(size: int | None, here: int) -> str:
+    """What `bytes_to_fetch` found, in words."""
+    return ("size unknown" if size is None else readable(size)) + (f", {readable(here)} here" if here else "")
 
 
 def room_needed(sizes: Iterable[tuple[int | None, int]]) -> int:
