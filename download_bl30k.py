@@ -15,7 +15,7 @@ from pathlib import Path
 from util.drive import Drive
 from util.errors import counted, run
 from util.output import prepare_folder
-from util.provide import confirm, one_after_the_other, room_needed
+from util.plan import confirm, one_after_the_other, room_needed
 from util.segments import bytes_left, is_finished, provide
 from util.sources import DATA_SETS, SEGMENTS
 from util.space import check_space, readable

@@ -19,8 +19,9 @@ from PIL import Image
 from util.drive import Drive
 from util.errors import InputError, counted, run, warn
 from util.output import prepare_folder
+from util.plan import amount, bytes_to_fetch, confirm, one_after_the_other, room_needed
 from util.progress import frames_bar
-from util.provide import amount, bytes_to_fetch, confirm, is_finished, one_after_the_other, provide, room_needed
+from util.provide import is_finished, provide
 from util.resize import resize_folder
 from util.sources import DATA_SETS, PARTS
 from util.space import check_space, readable

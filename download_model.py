@@ -15,7 +15,7 @@ from util.download import fetch
 from util.drive import Drive
 from util.errors import InputError, run, warn
 from util.output import prepare_folder
-from util.provide import amount, bytes_to_fetch
+from util.plan import amount, bytes_to_fetch
 from util.sources import WEIGHTS
 
 

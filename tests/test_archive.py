@@ -9,8 +9,9 @@ import zipfile
 import pytest
 
 import util.archive
-from util.archive import Damaged, unpack
+from util.archive import unpack
 from util.errors import InputError
+from util.members import Damaged
 
 
 def make_zip(path, *members):

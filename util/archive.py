@@ -11,34 +11,18 @@ import lzma
 import posixpath
 import re
 import shutil
-import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import IO, NamedTuple
 
-from util.errors import InputError, said, warn
+from util.errors import said, warn
+from util.members import CHUNK, Damaged, Member, tar_members, zip_members, zip_size
 from util.progress import bytes_bar
 from util.space import check_space, say_full, write_all
 
-CHUNK = 1 << 20
 LITTER = {"__MACOSX", ".DS_Store"}       # what a Mac adds: it looks like the data, and is not
-
-
-class Damaged(InputError):
-    """An archive that is of no use."""
-
-
-class Member(NamedTuple):
-    """A file (``open`` reads it), a folder, a symbolic link or a hard link (``link``: where to), or something else."""
-    name: str
-    kind: str
-    size: int = 0
-    link: str = ""
-    open: Callable[[], IO[bytes]] | None = None
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -50,10 +34,10 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     is_zip, done = archive.suffix == ".zip", 0
     try:
-        total = _zip_size(archive) if is_zip else archive.stat().st_size
+        total = zip_size(archive) if is_zip else archive.stat().st_size
         check_space(folder, total, f"what is in {archive.name}")
         with bytes_bar(f"unpacking {archive.name}", 0, total) as bar, \
-                closing((_zip_members if is_zip else _tar_members)(archive)) as members:
+                closing((zip_members if is_zip else tar_members)(archive)) as members:
             for member in members:
                 _make(member, folder)
                 done += member.size
@@ -118,41 +102,3 @@ def _inside(path: str, name: str, climbing: bool = False) -> list[str]:
     if ".." in parts or re.match(r"[/\\]|[A-Za-z]:", path):
         raise Damaged(f"{name} leads out of the folder; not unpacked")
     return parts
-
-
-def _zip_size(path: Path) -> int:
-    with zipfile.ZipFile(path) as archive:
-        return sum(info.file_size for info in archive.infolist())
-
-
-def _zip_members(path: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            kind = stat.S_IFMT(info.external_attr >> 16)        # 0: made where files have no such kinds
-            if info.is_dir():
-                yield Member(info.filename, "folder")
-            elif kind == stat.S_IFLNK:
-                yield Member(info.filename, "symbolic link", link=archive.read(info).decode(errors="replace"))
-            elif kind in (0, stat.S_IFREG):
-                yield Member(info.filename, "file", info.file_size, open=lambda info=info: archive.open(info))
-            else:
-                yield Member(info.filename, "other")
-
-
-def _tar_members(path: Path) -> Iterator[Member]:
-    with tarfile.open(path) as archive:
-        while (info := archive.next()) is not None:
-            archive.members.clear()                             # there are millions: they would fill the memory
-            if info.isdir():
-                yield Member(info.name, "folder")
-            elif info.issym() or info.islnk():
-                yield Member(info.name, "hard link" if info.islnk() else "symbolic link", link=info.linkname)
-            elif info.isfile():
-                yield Member(info.name, "file", info.size, open=lambda info=info: archive.extractfile(info))
-            else:
-                yield Member(info.name, "other")
-        archive.fileobj.seek(archive.offset)                    # tarfile takes any garbled header for the end
-        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise Damaged("the archive is damaged (it is cut off)")
-        while archive.fileobj.read(CHUNK):                      # to the sum at the end of a compressed one
-            pass

@@ -10,7 +10,6 @@ import re
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from http.client import HTTPException, HTTPResponse
 from io import BytesIO
 from typing import IO, NamedTuple
@@ -18,6 +17,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode, urljoin
 
 from util.errors import said
+from util.page import Page
 
 PAGE_BYTES = 1 << 20           # of a page that are read at most
 PAST_THE_END = 416             # the server's answer to a range that begins there
@@ -123,34 +123,7 @@ def _number(headers: Mapping[str, str], pattern: str) -> int | None:
     return int(match[1]) if match else None
 
 
-class _Page(HTMLParser):
-    """A page's title, and where its form leads that asks whether to go on (empty: it has none)."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.title, self.confirmation = "", ""
-        self._in_title, self._action, self._fields = False, "", {}
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = {name: value or "" for name, value in attrs}
-        self._in_title = tag == "title"
-        if tag == "form":
-            self._action, self._fields = values.get("action", ""), {}
-        elif tag == "input" and values.get("name"):
-            self._fields[values["name"]] = values.get("value", "")
-            if "confirm" in self._fields:
-                self.confirmation = f"{self._action}?{urlencode(self._fields)}"
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_title = False
-
-    def handle_data(self, data: str) -> None:
-        if self._in_title:
-            self.title += " ".join(data.split())
-
-
-def _page(response: HTTPResponse | HTTPError) -> _Page | None:
+def _page(response: HTTPResponse | HTTPError) -> Page | None:
     """The page, if the answer is one."""
     named = response.headers.get_content_type() == "text/html"
     try:
@@ -158,6 +131,6 @@ def _page(response: HTTPResponse | HTTPError) -> _Page | None:
                           not response.peek(64).lstrip().lower().startswith((b"<!doctype html", b"<html"))):
             return None
         with response:
-            return _Page(response.read(PAGE_BYTES).decode(errors="replace"))
+            return Page(response.read(PAGE_BYTES).decode(errors="replace"))
     except (OSError, HTTPException) as error:
         raise Broken(f"the connection broke ({said(error)})") from None

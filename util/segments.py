@@ -5,11 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
-from util.archive import Damaged, unpack
+from util.archive import unpack
 from util.download import fetch
 from util.drive import Drive
+from util.members import Damaged
 from util.output import whole_folder, write_whole
-from util.provide import bytes_to_fetch, putting_aside
+from util.plan import bytes_to_fetch
+from util.provide import putting_aside
 from util.sources import FRAMES, SEGMENT_BYTES, SEGMENTS
 
 
