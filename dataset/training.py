@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from dataset.schedule import sample_frames
 from dataset.transforms import SIZE, normalise, static_frame, static_sequence, video_frame, video_sequence
 from dataset.video import image_files
 from util.errors import InputError, counted, warn
+from util.opencv import cv2
 
 TRIES = 5                        # to find a part of a video with an object in it
 # Annotated wrongly: left out, as the published training does.

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from tps import ThinPlateSpline
 
+from util.opencv import cv2
 from util.propagation import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 384

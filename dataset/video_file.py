@@ -1,7 +1,6 @@
 """Frames of a video file, read by OpenCV as a stream."""
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +9,7 @@ import numpy as np
 
 from dataset.frames import ImageFrames, read_ahead
 from util.errors import InputError, warn
-
-# Before OpenCV is loaded: what goes wrong with a file is said by us, in one line.
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-import cv2  # noqa: E402
+from util.opencv import cv2
 
 
 class VideoFrames:

@@ -25,7 +25,7 @@ def read_file(path: Path) -> object:
         InputError: there is no such file, or it is not one of these.
     """
     if not path.is_file():
-        hint = "; put the published propagation_model.pth there, or name another" if path == PUBLISHED_WEIGHTS else ""
+        hint = "; get it with `python download_model.py`, or name another" if path == PUBLISHED_WEIGHTS else ""
         raise InputError(f"{path}: no such weights file{hint}")
     try:
         with warnings.catch_warnings(action="ignore") if sys.version_info >= (3, 11) else nullcontext():

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.stages import bl30k_stage, static_stage, video_stage  # noqa: E402
 from dataset.transforms import FILL, SIZE  # noqa: E402
 from util.errors import run  # noqa: E402
+from util.opencv import cv2  # noqa: E402
 from util.propagation import positive  # noqa: E402
 
 

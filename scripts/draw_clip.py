@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.images import write_mask  # noqa: E402
 from util.errors import run  # noqa: E402
+from util.opencv import cv2  # noqa: E402
 from util.palette import davis_palette  # noqa: E402
 
 

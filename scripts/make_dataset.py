@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -33,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.images import write_mask  # noqa: E402
 from scripts.draw_clip import outline, texture  # noqa: E402
 from util.errors import InputError, run  # noqa: E402
+from util.opencv import cv2  # noqa: E402
 from util.output import prepare_folder, whole_folder, write_whole  # noqa: E402
 from util.palette import davis_palette  # noqa: E402
 from util.progress import frames_bar  # noqa: E402

@@ -1,4 +1,5 @@
 """The scripts that make data sets smaller."""
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ import pytest
 from PIL import Image
 
 from dataset.images import write_mask
+from util.errors import InputError
 from util.palette import davis_palette
+from util.resize import resize_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -71,3 +74,14 @@ def test_a_broken_picture_is_named_and_costs_no_other(dataset, tmp_path):
 def test_what_makes_no_sense_is_refused(dataset, tmp_path):
     assert "name another to write to" in resize("resize_youtube.py", dataset, dataset, code=2)
     assert "nowhere: no such folder" in resize("resize_youtube.py", tmp_path / "nowhere", tmp_path / "out", code=2)
+
+
+def test_a_full_disk_is_no_fault_of_the_picture(dataset, tmp_path, monkeypatch):
+    def save(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(Image.Image, "save", save)
+    picture = dataset / "JPEGImages/a/00000.jpg"
+    with pytest.raises(OSError, match=r"No space left on device; free some and run this again: '.*0.jpg'") as caught:
+        resize_picture(picture, tmp_path / "out/00000.jpg", 48, Image.Resampling.BICUBIC)
+    assert not isinstance(caught.value, InputError)
+    assert not list((tmp_path / "out").iterdir())

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from model.corr_network import Correspondence
 from model.network import PropagationNetwork
+from util.opencv import cv2
 from util.propagation import to_image
 
 SOURCE, TARGET = "Source", "Target"

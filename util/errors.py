@@ -15,6 +15,11 @@ def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
+def said(error: object) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def counted(number: int, what: str) -> str:
     """1 video, 2 videos."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -88,7 +88,7 @@ def whole_folder(final: Path) -> Iterator[Path]:
     replace = final.is_dir()
     partial = final / ".partial" if replace else final.with_name(f".{final.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
-    lock = _lock(partial)
+    lock = hold(partial)
     try:
         _clear(partial)                                # of a run that was killed
         yield partial
@@ -104,16 +104,20 @@ def whole_folder(final: Path) -> Iterator[Path]:
             os.close(lock)
 
 
-def _lock(folder: Path) -> int | None:
-    """Keep other runs out of a folder until this process ends, however it ends."""
+def hold(path: Path) -> int | None:
+    """Keep other runs out of a folder or file until what this returns is closed, or this process ends, however it ends.
+
+    Raises:
+        InputError: another run is there.
+    """
     if fcntl is None:
         return None
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise InputError(f"{folder}: another run is writing there") from None
+        raise InputError(f"{path}: another run is writing there") from None
     return descriptor
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
 from dataset.images import read_mask
 from dataset.video import Video
 from util.errors import InputError
+from util.opencv import cv2
 from util.output import OVERLAY_FILES
 
 THUMBNAIL_WIDTH, SHEET_COLUMNS, SHEET_ROWS = 320, 4, 3

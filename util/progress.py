@@ -28,3 +28,15 @@ def training_bar(start: int, stop: int, samples: int) -> progressbar.ProgressBar
     widgets = [f"from {start} " if start else "", progressbar.SimpleProgress(), " iterations ", progressbar.Bar(), " ",
                Rate("samples", samples), " ", progressbar.AdaptiveETA()]
     return progressbar.ProgressBar(max_value=max(stop - start, 0), widgets=widgets)
+
+
+def bytes_bar(what: str, start: int, total: int | None) -> progressbar.ProgressBar:
+    """A bar over the bytes of a file, on standard error, with the rate of late; ``total`` None: nobody knows."""
+    widgets = [what, " ", progressbar.DataSize()]
+    if total is not None:
+        widgets += [" of ", progressbar.DataSize("max_value"), " ", progressbar.Percentage(), " ", progressbar.Bar()]
+    widgets += [" ", progressbar.AdaptiveTransferSpeed()]
+    if total is not None:
+        widgets += [" ", progressbar.AdaptiveETA()]
+    return progressbar.ProgressBar(initial_value=start, widgets=widgets,
+                                   max_value=progressbar.UnknownLength if total is None else total)

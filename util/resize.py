@@ -1,6 +1,7 @@
 """Making a data set smaller: every picture below a folder, to a shorter side, into another folder."""
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -10,6 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from util.errors import InputError
+from util.space import FULL
 
 PHOTOGRAPHS, MASKS = {".jpg", ".jpeg"}, {".png"}
 QUALITY = 95
@@ -26,6 +28,7 @@ def resize_picture(source: Path, target: Path, shorter: int, method: Image.Resam
 
     Raises:
         InputError: the file cannot be read.
+        OSError: the disk is full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial_file = target.with_name(f".{target.name}.partial")
@@ -46,6 +49,9 @@ def resize_picture(source: Path, target: Path, shorter: int, method: Image.Resam
         partial_file.replace(target)
     except OSError as error:
         partial_file.unlink(missing_ok=True)
+        if error.errno in FULL:                  # no fault of the picture, and no other would fare better
+            message = f"{os.strerror(error.errno)}; free some and run this again"
+            raise OSError(error.errno, message, str(target)) from None
         raise InputError(f"{source}: cannot be resized ({error})") from None
 
 

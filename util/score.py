@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+import util.opencv  # noqa: F401  (vos-benchmark wants it: said before the work, not after)
 from dataset.video import Video
 from util.errors import InputError, warn
 from util.output import write_whole
