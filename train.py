@@ -24,7 +24,7 @@ from model.pretrained import imagenet_weights, start_from_imagenet, start_from_n
 from model.variants import build
 from util.allocation import keep_memory
 from util.device import Share, pick_device
-from util.errors import InputError, run, warn
+from util.errors import InputError, counted, run, warn
 from util.hyper_para import parse
 from util.logger import Logger, describe_commit, training_picture
 from util.output import prepare_folder
@@ -92,6 +92,7 @@ def train(args: argparse.Namespace, share: Share) -> int:
     keep_memory()
     device = pick_device(args.device)
     torch.backends.cudnn.benchmark = args.benchmark
+    data = build_data(args, share)
     trainer = Trainer(build_network(args).to(device, memory_format=torch.channels_last), args.lr, args.steps,
                       args.gamma, args.amp, distributed=share.world > 1, encoder_lr=args.encoder_lr,
                       top_k=args.top_k)
@@ -110,7 +111,6 @@ def train(args: argparse.Namespace, share: Share) -> int:
             if rates[name] != before[name]:
                 warn(f"{args.load_model}: goes on with its own --{name} {before[name]}, not {rates[name]}")
         rates |= {name: before[name] for name in rates.keys() & before.keys()}
-    data = build_data(args, share)
     try:
         schedule = BatchSchedule(len(data), args.batch_size, start, args.iterations, args.seed, share.rank, share.world)
     except ValueError as error:
@@ -126,8 +126,8 @@ def train(args: argparse.Namespace, share: Share) -> int:
             prepare_folder(SAVES / logger.long_id)
         logger.text("hyperpara", json.dumps(vars(args), default=str))
         logger.text("git", describe_commit(Path(__file__).parent))
-        print(f"{len(data)} samples, {schedule.per_epoch} iterations an epoch, {schedule.epochs} epochs, "
-              f"starting at iteration {start}", flush=True)
+        print(f"{counted(len(data), 'sample')}, {counted(schedule.per_epoch, 'iteration')} an epoch, "
+              f"{counted(schedule.epochs, 'epoch')}, starting at iteration {start}", flush=True)
 
     def save(iteration: int) -> None:
         if main_process and logger.long_id:

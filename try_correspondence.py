@@ -33,8 +33,8 @@ def point(text: str) -> tuple[int, int]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--src_image", type=Path, default=EXAMPLES / "00015.jpg", metavar="FILE", help="default: %(default)s")
-    add("--tar_image", type=Path, default=EXAMPLES / "00020.jpg", metavar="FILE", help="default: %(default)s")
+    add("--src_image", type=Path, default=EXAMPLES / "00015.jpg", metavar="FILE", help="default: examples/00015.jpg")
+    add("--tar_image", type=Path, default=EXAMPLES / "00020.jpg", metavar="FILE", help="default: examples/00020.jpg")
     add("--model", type=Path, default=default_weights(), metavar="FILE",
         help=f"default: {PUBLISHED_WEIGHTS} if it is there, else the lite network that comes with the code")
     add("--points", type=point, nargs="+", metavar="X,Y",

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ class Video:
         masks: the mask file given on a frame, by the frame's index.
         truth: the true mask files, named as the frames' masks are; a folder, or None if not all frames have one.
         binary: every non-zero value is the one object, written as 255 (DAVIS 2016).
-        renumber: objects are written as 1..K in the order of their values (DAVIS 2017).
+        renumber: objects are written as 1..K in the order of their values in the first given mask (DAVIS 2017).
     """
     name: str
     frames: Frames
@@ -66,14 +67,19 @@ class Video:
             raise InputError(f"{self.masks[empty[0]]}: no object in this mask, all of it is 0{more}")
         return empty
 
+    @cached_property
+    def _values(self) -> np.ndarray:
+        """Of the objects in the first given mask, in their order."""
+        mask = read_mask(self.masks[min(self.masks)])
+        return np.unique(mask[mask > 0])
+
     def labels(self, path: Path) -> np.ndarray:
-        """A mask file's content in output values."""
+        """A given or true mask file's content in output values."""
         mask = read_mask(path)
         if self.binary:
             return (mask > 0) * 255
         if self.renumber:
-            values = np.unique(mask[mask > 0])
-            return np.where(mask > 0, np.searchsorted(values, mask) + 1, 0)
+            return np.where(np.isin(mask, self._values), np.searchsorted(self._values, mask) + 1, 0)
         return mask
 
 

@@ -32,8 +32,9 @@ READINGS = {"published": Reading(None, 50), "lite": Reading(480, 16)}
 
 
 def default_weights() -> Path:
-    """The published weights if they are in ``saves/``, else those that come with the code."""
-    return PUBLISHED_WEIGHTS if PUBLISHED_WEIGHTS.exists() else LITE_WEIGHTS
+    """The published weights if they are in ``saves/``, here or beside the code, else those that come with the code."""
+    beside = Path(__file__).resolve().parents[1] / PUBLISHED_WEIGHTS
+    return next((path for path in (PUBLISHED_WEIGHTS, beside) if path.exists()), LITE_WEIGHTS)
 
 
 def published_network(single_object: bool = False) -> PropagationNetwork:

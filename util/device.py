@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from util.errors import InputError
+from util.errors import InputError, said
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 
@@ -27,7 +27,7 @@ def pick_device(name: str | None = None) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name}: not available on this machine "
-                         f"({str(error).strip().splitlines()[0][:120]})") from None
+                         f"({said(error)})") from None
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return device

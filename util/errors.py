@@ -1,6 +1,7 @@
 """How scripts end on what a user can mend: one line that names the culprit, and exit code 2."""
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -43,6 +44,9 @@ def run(main: Callable[[], int | None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except BrokenPipeError:                  # whoever read our output has heard enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
     except OSError as error:                 # a full disk, a folder that vanished: the name is in the message
         print(f"error: {error}", file=sys.stderr)
         code = 2

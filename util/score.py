@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 import util.opencv  # noqa: F401  (vos-benchmark wants it: said before the work, not after)
+from dataset.images import read_mask
 from dataset.video import Video
 from util.errors import InputError, warn
 from util.output import write_whole
@@ -28,7 +29,7 @@ def score_video(video: Video, folder: Path) -> list[ObjectScore]:
 
     evaluator = Evaluator(name=video.name)
     for name in video.frames.names[1:-1]:
-        truth, found = (video.labels(place / f"{name}.png") for place in (video.truth, folder))
+        truth, found = video.labels(video.truth / f"{name}.png"), read_mask(folder / f"{name}.png")
         if truth.shape != found.shape:
             raise InputError(f"{video.truth}/{name}.png: the true mask is {truth.shape[1]}x{truth.shape[0]} pixels, "
                              f"its frame {found.shape[1]}x{found.shape[0]}")
