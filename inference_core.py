@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.aggregate import aggregate
-from model.memory import MemoryBank, read
+from model.memory import MemoryBank
 from model.network import PropagationNetwork, Query
 from model.padding import STRIDE, crop, padding
+from model.reading import read
 
 
 class _Unmemorized(NamedTuple):

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.memory import affinity, read
 from model.network import PropagationNetwork
 from model.padding import STRIDE, crop, padding
+from model.reading import affinity, read
 
 
 class Correspondence:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from model.aggregate import aggregate_logits
 from model.losses import bootstrapped_cross_entropy
-from model.memory import read
 from model.network import PropagationNetwork, Query
+from model.reading import read
 
 
 class Prediction(NamedTuple):

@@ -26,7 +26,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import inference_core  # noqa: E402
-from inference_core import InferenceCore  # noqa: E402
+from inference_core import InferenceCore, to_label_map  # noqa: E402
 from model.network import PropagationNetwork  # noqa: E402
 from model.padding import STRIDE  # noqa: E402
 from model.variants import READINGS, default_weights  # noqa: E402
@@ -150,7 +150,7 @@ def measure(setting: Setting) -> Result:
         for index in range(count):
             synchronize(device)
             start = time.perf_counter()
-            core.step(images[index % len(images)]).argmax(0).cpu()
+            to_label_map(core.step(images[index % len(images)]), core.labels, setting.size).cpu()
             times.append(time.perf_counter() - start)
         return times
     frames(2)

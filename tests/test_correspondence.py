@@ -8,7 +8,7 @@ import torch
 from dataset.images import read_frame
 from model.checkpoint import load_network
 from model.corr_network import Correspondence
-from model.memory import affinities_at_once
+from model.reading import affinities_at_once
 from model.variants import LITE_WEIGHTS, lite_network
 from util.propagation import to_image
 
@@ -76,7 +76,7 @@ def test_reading_in_slices_changes_nothing(pair, monkeypatch):
     features = torch.randn(3, *pair.source_grid)
     whole = pair.transfer(features)
     assert affinities_at_once(torch.device("cpu")) > 1000
-    monkeypatch.setattr("model.memory.affinities_at_once", lambda device: 150)
+    monkeypatch.setattr("model.reading.affinities_at_once", lambda device: 150)
     torch.testing.assert_close(pair.transfer(features), whole, atol=1e-4, rtol=1e-3)
 
 

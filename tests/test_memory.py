@@ -2,8 +2,9 @@
 import pytest
 import torch
 
-from model import memory
-from model.memory import MemoryBank, read
+from model import reading
+from model.memory import MemoryBank
+from model.reading import read
 
 H, W, CK, CV = 5, 7, 8, 6
 
@@ -43,7 +44,7 @@ def rows(frames, which):
 @pytest.mark.parametrize("top_k", [None, 1, 20, 50, 10 ** 6])
 @pytest.mark.parametrize("at_once", [2 ** 22, 100])
 def test_reading_is_as_defined_in_blocks_and_slices(frames, sigma, top_k, at_once, monkeypatch):
-    monkeypatch.setattr(memory, "affinities_at_once", lambda device: at_once)
+    monkeypatch.setattr(reading, "affinities_at_once", lambda device: at_once)
     bank, added = filled_bank(frames)
     query = torch.randn(H * W, CK, generator=torch.Generator().manual_seed(1))
     found = read(query, bank.blocks(), top_k, sigma, W)
@@ -56,7 +57,7 @@ def test_the_largest_are_those_of_topk(length, k):
     if k > length:
         return
     scores = torch.randn(3, 20, length, generator=torch.Generator().manual_seed(length))
-    values, indices = memory.largest(scores, k)
+    values, indices = reading.largest(scores, k)
     assert torch.equal(scores.gather(-1, indices), values)
     assert torch.equal(values.sort(-1, descending=True).values, scores.topk(k, dim=-1).values)
 

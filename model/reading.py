@@ -1,0 +1,152 @@
+"""Reading the space-time memory: attention of a frame's locations to those of the memory.
+
+STM: Oh et al., arXiv 1904.00607. Top-k: Cheng et al., arXiv 2103.07941. Kernel: Seong et al. (KMN), arXiv 2007.08270.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SET = 8                 # locations, see `largest`
+
+
+def affinities_at_once(device: torch.device) -> int:
+    """How many affinities to hold while reading: 16 MB of float32 on a CPU, 256 MB on a GPU.
+
+    Queries are independent of each other, so reading them in slices bounds the working memory whatever the length
+    of the video; a slice that stays in a CPU's cache is also read faster.
+    """
+    return 2 ** 22 if device.type == "cpu" else 2 ** 26
+
+
+def affinity(query: Tensor, memory: Tensor) -> Tensor:
+    """Scaled dot products of keys: query (..., Q, C_k), memory (..., M, C_k) -> (..., Q, M)."""
+    return (query / query.shape[-1] ** 0.5) @ memory.transpose(-1, -2)
+
+
+def kernel_centres(query: Tensor, keys: Tensor) -> Tensor:
+    """For each memory location (..., M, C_k) the query location that it matches best: (..., M)."""
+    parts = keys.split(max(1, affinities_at_once(query.device) // query.shape[-2]), dim=-2)
+    best = [affinity(query, part).max(dim=-2).indices for part in parts]             # argmax takes ten times as long
+    return torch.cat(best, dim=-1)
+
+
+class _Scores:
+    """How well queries match memory: affinities, weighted by the kernel if there is one."""
+
+    def __init__(self, query: Tensor, kernel_sigma: float | None, grid_width: int | None):
+        self.query, self.sigma, self.width = query, kernel_sigma, grid_width
+
+    def slices(self, blocks: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Scores (..., Q_i, M) with all locations of some blocks of keys, for slices of the queries in turn."""
+        centres = self.sigma and torch.cat([kernel_centres(self.query, keys) for keys in blocks], -1).unsqueeze(-2)
+        affinities = sum(keys.shape[:-1].numel() for keys in blocks)
+        start = 0
+        for part in self.query.split(max(1, affinities_at_once(self.query.device) // affinities), dim=-2):
+            scores = [affinity(part, keys) for keys in blocks]
+            scores = scores[0] if len(scores) == 1 else torch.cat(scores, dim=-1)
+            if self.sigma:
+                cells = torch.arange(start, start + part.shape[-2], device=part.device).unsqueeze(-1)
+                scores = scores - _squared_distance(cells, centres, self.width) / (2 * self.sigma ** 2)
+            start += part.shape[-2]
+            yield scores
+
+
+def read(query: Tensor, blocks: Sequence[tuple[Tensor, Tensor]], top_k: int | None = None,
+         kernel_sigma: float | None = None, grid_width: int | None = None) -> Tensor:
+    """Read the memory: at each query location the values, weighted by the softmax of their keys' affinities.
+
+    Args:
+        query: query keys (Q, C_k), rows in raster order; also (N, Q, C_k), as in training, then the blocks have
+            the same leading dimension.
+        blocks: keys (M_i, C_k) and values (M_i, C_v) of the memory, in any number of pieces.
+        top_k: only so many of a query's largest affinities count; all if there are fewer.
+        kernel_sigma: weight each memory location's affinities by a Gaussian of this standard deviation, in cells,
+            around the query location that it matches best.
+        grid_width: w of the h x w cells that the queries are; needed for the kernel only.
+
+    Returns:
+        (Q, C_v), or (N, Q, C_v).
+    """
+    scores = _Scores(query, kernel_sigma, grid_width)
+    locations = sum(keys.shape[-2] for keys, _ in blocks)
+    if top_k is not None and top_k < locations:
+        return _sparse_sum(*_best(scores, [keys for keys, _ in blocks], top_k), blocks)
+    return torch.cat([_dense_sum(part.softmax(-1), blocks) for part in scores.slices([keys for keys, _ in blocks])], -2)
+
+
+def _best(scores: _Scores, blocks: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """The k best scores of each query and where in the memory they are, (..., Q, k) both.
+
+    The best of all blocks are among the best of each; so a block is read through once for many queries.
+    """
+    best, start = [], 0
+    for keys in blocks:
+        parts = [largest(part, min(k, keys.shape[-2])) for part in scores.slices([keys])]
+        values, indices = (torch.cat(pieces, -2) for pieces in zip(*parts))
+        best.append((values, indices + start))
+        start += keys.shape[-2]
+    values, indices = (torch.cat(pieces, -1) for pieces in zip(*best))
+    if len(blocks) > 1:
+        values, places = largest(values, k)
+        indices = indices.gather(-1, places)
+    return values, indices
+
+
+def _sparse_sum(scores: Tensor, indices: Tensor, blocks: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The values at the indices (..., Q, k), weighted by the softmax of the scores."""
+    weights = scores.softmax(dim=-1)
+    if scores.dim() == 2:
+        return sum(_gather(weights, indices, value, start) for value, start in _with_start(blocks))
+    locations = sum(value.shape[-2] for _, value in blocks)
+    return _dense_sum(weights.new_zeros(*weights.shape[:-1], locations).scatter(-1, indices, weights), blocks)
+
+
+def _dense_sum(weights: Tensor, blocks: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """All values, by weights (..., Q, M)."""
+    return sum(weights[..., start:start + value.shape[-2]].to(value.dtype) @ value
+               for value, start in _with_start(blocks))
+
+
+def _squared_distance(a: Tensor, b: Tensor, width: int) -> Tensor:
+    """Between cells of a grid, given by their raster index."""
+    return (a // width - b // width) ** 2 + (a % width - b % width) ** 2
+
+
+def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`Tensor.topk` along the last dimension, unsorted, and up to three times as fast for long rows on a CPU.
+
+    A row is dealt out to many small sets; the k largest are in the k sets with the largest maxima.
+    """
+    sets = scores.shape[-1] // SET
+    if scores.device.type != "cpu" or sets < 4 * k:
+        return scores.topk(k, dim=-1, sorted=False)
+    dealt = scores[..., :sets * SET].unflatten(-1, (SET, sets))
+    best = dealt.amax(-2).topk(k, dim=-1, sorted=False).indices
+    indices = (best.unsqueeze(-2) + sets * torch.arange(SET).unsqueeze(-1)).flatten(-2)
+    rest = torch.arange(sets * SET, scores.shape[-1]).expand(*indices.shape[:-1], -1)
+    indices = torch.cat([indices, rest], -1)
+    values, places = scores.gather(-1, indices).topk(k, dim=-1, sorted=False)
+    return values, indices.gather(-1, places)
+
+
+def _with_start(blocks: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, int]]:
+    """Each block's values with the number of locations before it."""
+    starts, total = [], 0
+    for _, value in blocks:
+        starts.append((value, total))
+        total += value.shape[-2]
+    return starts
+
+
+def _gather(weights: Tensor, indices: Tensor, value: Tensor, start: int) -> Tensor:
+    """The share of a sum over values (M, C_v) that falls on one block, weights and indices (Q, k) -> (Q, C_v).
+
+    Indices outside of the block count as row 0 with weight 0: reading the one row again and again is cheap.
+    """
+    inside = (indices >= start) & (indices < start + len(value))
+    rows, weights = torch.where(inside, indices - start, 0), torch.where(inside, weights, 0)
+    return F.embedding_bag(rows, value, per_sample_weights=weights.to(value.dtype), mode="sum")
