@@ -3,8 +3,8 @@
   python scripts/benchmark.py [--model FILE] [--device NAME] [--amp] [--objects 1 3 5] [--memory 10 50 100]
 
 For each number of objects and of memory frames: the median seconds of a frame of random pixels, its parts, the peak
-memory, and for the published network the speed as a share of a square float32 matrix product's, measured in the same
-process before and after. That share counts the arithmetic of the original implementation's convolutions (a
+memory, and for the published network the speed as a share of a square float32 matrix product's, measured in turn with
+the frames. That share counts the arithmetic of the original implementation's convolutions (a
 multiplication and an addition are two) whatever is really computed, so it tells how much faster than the original this
 is, on any machine.
 """
@@ -65,17 +65,13 @@ def synchronize(device: torch.device) -> None:
 
 
 def matrix_product_speed(device: torch.device) -> float:
-    """Floating-point operations a second of a square float32 matrix product, the median of five."""
+    """Floating-point operations a second of a square float32 matrix product."""
     a = torch.randn(MATRIX, MATRIX, device=device)
+    synchronize(device)
+    start = time.perf_counter()
     a @ a
-    times = []
-    for _ in range(5):
-        synchronize(device)
-        start = time.perf_counter()
-        a @ a
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return 2 * MATRIX ** 3 / statistics.median(times)
+    synchronize(device)
+    return 2 * MATRIX ** 3 / (time.perf_counter() - start)
 
 
 class Stopwatch:
@@ -141,29 +137,27 @@ def measure(setting: Setting) -> Result:
     """Time the frames of one setting."""
     device = pick_device(setting.device)
     network = load_for_propagation(setting.model, device)
-    speeds = [matrix_product_speed(device)]
     images = [torch.randn(3, *setting.size) for _ in range(3)]
     core = filled_core(network, setting, images[0])
 
-    def frames(count: int) -> list[float]:
-        times = []
-        for index in range(count):
-            synchronize(device)
-            start = time.perf_counter()
-            to_label_map(core.step(images[index % len(images)]), core.labels, setting.size).cpu()
-            times.append(time.perf_counter() - start)
-        return times
-    frames(2)
-    times = frames(setting.repeats)
+    def frame(index: int) -> float:
+        synchronize(device)
+        start = time.perf_counter()
+        to_label_map(core.step(images[index % len(images)]), core.labels, setting.size).cpu()
+        return time.perf_counter() - start
+    for index in range(2):
+        frame(index)
+        matrix_product_speed(device)
+    # In turn, since other work on the machine slows both.
+    times, speeds = zip(*((frame(index), matrix_product_speed(device)) for index in range(setting.repeats)))
     watch = watch_parts(network, device)
-    whole = sum(frames(min(setting.repeats, 3)))
+    whole = sum(frame(index) for index in range(min(setting.repeats, 3)))
     watch.stop()
-    speeds.append(matrix_product_speed(device))
     parts = {name: seconds / whole for name, seconds in watch.seconds.items()}
     peak = (torch.cuda.max_memory_allocated(device) / 2 ** 20 if device.type == "cuda"
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return Result(network.variant, statistics.median(times), {**parts, "rest": 1 - sum(parts.values())}, peak,
-                  statistics.mean(speeds))
+                  statistics.median(speeds))
 
 
 def line(setting: Setting, result: Result) -> str:

