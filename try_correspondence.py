@@ -57,6 +57,9 @@ def main() -> None:
             raise InputError(f"--points {x},{y}: outside of {args.src_image}, which has {width}x{height} pixels")
     if not args.points and not has_display():
         raise InputError("no display to open windows on; name points instead, such as --points 160,120 --output DIR")
+    for path in (args.src_image, args.tar_image):
+        if path.resolve() in {(args.output / name).resolve() for name in VIEW_FILES}:
+            raise InputError(f"{path}: would be overwritten by the view of that name; name another --output")
     windows = Windows(load_network(args.model, pick_device(args.device)), *pictures, args.output)
     if not args.points:
         return windows.run()

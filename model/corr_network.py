@@ -88,9 +88,14 @@ class Correspondence:
         return (2 * heat / heat.max().clamp(min=1e-12)).clamp(max=1)
 
     def find(self, x: float, y: float) -> tuple[int, int]:
-        """The target pixel (x, y) that a source pixel most likely is."""
-        index = int(self.heat([(x, y)]).argmax())
-        return index % self.target_size[1], index // self.target_size[1]
+        """The middle (x, y) of the target's cell that a source pixel most likely lies in."""
+        cells = torch.zeros(1, *self.source_grid)
+        cells[(0, *self.cell(x, y))] = 1
+        row, column = divmod(int(self.transfer(cells).argmax()), self.target_grid[1])
+        left, _, top, _ = padding(*self.target_size)
+        height, width = self.target_size
+        return (min(max(STRIDE * column + STRIDE // 2 - left, 0), width - 1),
+                min(max(STRIDE * row + STRIDE // 2 - top, 0), height - 1))
 
     def _upsample(self, cells: Tensor) -> Tensor:
         pixels = F.interpolate(cells[None], scale_factor=STRIDE, mode="bilinear", align_corners=False)[0]

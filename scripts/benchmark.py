@@ -31,7 +31,7 @@ from model.network import PropagationNetwork  # noqa: E402
 from model.padding import STRIDE  # noqa: E402
 from model.variants import READINGS, default_weights  # noqa: E402
 from util.device import pick_device  # noqa: E402
-from util.errors import run  # noqa: E402
+from util.errors import InputError, run  # noqa: E402
 from util.propagation import load_for_propagation, positive  # noqa: E402
 
 # Multiplications of the original at stride-16 locations, in units of 1e6: of a frame, and of each object in it.
@@ -184,6 +184,12 @@ def main() -> None:
                         help="pixels (default: %(default)s)")
     parser.add_argument("--repeats", type=positive, default=7, metavar="N", help="frames timed (default: %(default)s)")
     args = parser.parse_args()
+    if min(args.size) < STRIDE:
+        raise InputError(f"--size {args.size[0]} {args.size[1]}: both sides need {STRIDE} pixels or more")
+    if max(args.objects) >= min(256, args.size[1]):
+        raise InputError(f"--objects {max(args.objects)}: at most 255, and fewer than columns of pixels")
+    if min(args.memory) < 2:
+        raise InputError("--memory 1: a frame reads two or more, the first and the one before it")
     context = multiprocessing.get_context("spawn")
     for objects in args.objects:
         for memory in args.memory:

@@ -47,7 +47,12 @@ def propagate(*arguments: str | Path) -> None:
     """Run ``propagate.py`` as a user would, showing the command."""
     command = ["propagate.py", *map(str, arguments), "--overlay", "--overwrite"]
     print("\n$ python", *command, flush=True)
-    code = subprocess.run([sys.executable, ROOT / command[0], *command[1:]], check=False).returncode
+    with subprocess.Popen([sys.executable, ROOT / command[0], *command[1:]]) as process:
+        try:
+            code = process.wait()
+        except BaseException:
+            process.terminate()             # and wait, so that it leaves nothing half-written
+            raise
     if code:
         raise SystemExit(code)
 

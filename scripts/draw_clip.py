@@ -15,10 +15,12 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from dataset.images import write_mask  # noqa: E402
-from util.errors import run  # noqa: E402
+from dataset.images import MOST_OBJECTS, write_mask  # noqa: E402
+from util.errors import InputError, run  # noqa: E402
 from util.opencv import cv2  # noqa: E402
+from util.output import prepare_folder  # noqa: E402
 from util.palette import davis_palette  # noqa: E402
+from util.propagation import natural, positive  # noqa: E402
 
 
 def texture(rng: np.random.Generator, height: int, width: int, colour: np.ndarray) -> np.ndarray:
@@ -74,9 +76,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="where to write")
     for name, default in (("frames", 20), ("width", 320), ("height", 240), ("objects", 3), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
+        parser.add_argument(f"--{name}", type=natural if name == "seed" else positive, default=default, metavar="N",
+                            help="default: %(default)s")
     args = vars(parser.parse_args())
-    write_clip(args.pop("folder"), **args)
+    folder = args.pop("folder")
+    if args["objects"] > MOST_OBJECTS:
+        raise InputError(f"--objects {args['objects']}: a mask has at most {MOST_OBJECTS}")
+    for name in ("frames", "masks"):
+        if (folder / name).exists():
+            raise InputError(f"{folder / name}: is there already; name another folder")
+    prepare_folder(folder)
+    write_clip(folder, **args)
 
 
 if __name__ == "__main__":

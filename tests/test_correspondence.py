@@ -87,3 +87,10 @@ def test_what_does_not_fit_is_refused(pair):
         pair.transfer_mask(torch.zeros(1, 32, 32))
     with pytest.raises(ValueError, match="too small"):
         Correspondence(lite_network(), torch.zeros(3, 8, 40), torch.zeros(3, 32, 32))
+
+
+def test_a_found_place_is_the_middle_of_a_cell_at_the_border_too(monkeypatch):
+    """A picture's corners are found in itself, 8 pixels from its sides."""
+    pair = Correspondence(load_network(LITE_WEIGHTS), *[torch.randn(3, 64, 96)] * 2)
+    monkeypatch.setattr(pair, "transfer", lambda cells: cells)
+    assert [pair.find(x, y) for x, y in ((0, 0), (95, 0), (3, 60), (20, 5))] == [(8, 8), (88, 8), (8, 56), (24, 8)]

@@ -16,6 +16,7 @@ from dataset.images import read_frame, read_mask, write_mask
 from inference_core import InferenceCore, to_label_map
 from model.variants import LITE_WEIGHTS, published_network
 from scripts.draw_clip import write_clip
+from util.output import TEMPORARY
 from util.palette import davis_palette
 from util.propagation import to_image
 
@@ -139,7 +140,7 @@ def test_a_run_that_was_stopped_is_finished_by_the_next(davis16, weights, undist
     command = ("eval_davis_2016.py", "--davis", davis16, "--model", weights, "--output", tmp_path)
     process = start(*command)
     deadline = time.time() + 120
-    while not (tmp_path / ".cow.partial").exists() and process.poll() is None and time.time() < deadline:
+    while not (tmp_path / f".cow{TEMPORARY}").exists() and process.poll() is None and time.time() < deadline:
         time.sleep(0.002)
     process.send_signal(how)
     _, err = process.communicate(timeout=60)
@@ -148,7 +149,7 @@ def test_a_run_that_was_stopped_is_finished_by_the_next(davis16, weights, undist
     if how != signal.SIGKILL:
         assert process.returncode == 128 + how
         assert "Traceback" not in err
-        assert not (tmp_path / ".cow.partial").exists()
+        assert not (tmp_path / f".cow{TEMPORARY}").exists()
     call(*command)
     assert content(tmp_path) == content(undisturbed16[0])
     assert not list(tmp_path.glob(".*partial*"))

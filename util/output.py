@@ -19,6 +19,7 @@ except ImportError:         # Windows
     fcntl = None
 
 OVERLAY_FILES = ("overlay.mp4", "contact_sheet.png")
+TEMPORARY = ".mask_propagation.partial"      # a name that no one else gives, since what is in it is thrown away
 LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
@@ -51,8 +52,9 @@ def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> 
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file, or a link to nowhere; name another --output")
     ours = {f"{name}.png" for name in names} | {f"overlay/{name}" for name in OVERLAY_FILES}
-    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*")
-             if not path.is_dir() and path.name not in LITTER and ".partial" not in path.parts]
+    paths = [path.relative_to(folder) for path in folder.rglob("*") if path.name not in LITTER]
+    found = [path.as_posix() for path in paths if path.parts[0] != TEMPORARY
+             and (path != Path("overlay") or (folder / path).is_symlink())]
     foreign = sorted(set(found) - ours)
     if foreign:
         raise InputError(f"{folder}: holds something that is no mask of this clip ({foreign[0]}); "
@@ -86,7 +88,7 @@ def whole_folder(final: Path) -> Iterator[Path]:
     """
     final = final.resolve()
     replace = final.is_dir()
-    partial = final / ".partial" if replace else final.with_name(f".{final.name}.partial")
+    partial = final / TEMPORARY if replace else final.with_name(f".{final.name}{TEMPORARY}")
     partial.mkdir(parents=True, exist_ok=True)
     lock = hold(partial)
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from util.errors import InputError
+from util.output import prepare_folder
 from util.space import FULL
 
 PHOTOGRAPHS, MASKS = {".jpg", ".jpeg"}, {".png"}
@@ -37,6 +38,7 @@ def resize_picture(source: Path, target: Path, shorter: int, method: Image.Resam
         with Image.open(source) as image:
             scale = shorter / min(image.size)
             if scale >= 1:
+                image.load()                     # or one that cannot be read would be copied
                 shutil.copyfile(source, partial_file)
             else:
                 size = tuple(round(side * scale) for side in image.size)
@@ -86,9 +88,10 @@ def resize_folder(source: Path, target: Path, shorter: int, method: Image.Resamp
     Raises:
         InputError: there is nothing to do it with, or both are one folder.
     """
-    if source.resolve() == target.resolve():
-        raise InputError(f"{target}: is the folder to be resized; name another to write to")
+    if source.resolve() in (target.resolve(), *target.resolve().parents):
+        raise InputError(f"{target}: is in the folder to be resized; name another to write to")
     names = [name for name in pictures_below(source) if not (target / name).exists()]
+    prepare_folder(target)
     done, failures = progress(len(names)), []
     with ProcessPoolExecutor(workers) as pool:
         try:
