@@ -129,8 +129,8 @@ class InferenceCore:
         objects = dict(zip(self.labels, probabilities[1:] * (mask == 0)))
         new = [label for label in given if label not in objects]
         self.labels += new
-        for size in ([len(new)] if self.network.shares_keys else [1] * len(new)) if new else []:
-            self._groups.append(_Group(size, MemoryBank(self.max_memory_frames)))
+        sizes = [len(new)] if self.network.shares_keys else [1] * len(new)
+        self._groups += [_Group(size, MemoryBank(self.max_memory_frames)) for size in sizes if size]
         objects |= {label: (mask == label).to(probabilities.dtype) for label in given}
         return aggregate(torch.stack([objects[label] for label in self.labels]))
 

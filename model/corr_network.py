@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.network import PropagationNetwork
-from model.padding import STRIDE, crop, padding
+from model.padding import STRIDE, cell_at, crop, middle_of, padding
 from model.reading import affinity, read
 
 
@@ -69,18 +69,9 @@ class Correspondence:
         cells = F.avg_pool2d(F.pad(mask.float(), padding(*self.source_size)), STRIDE)
         return self._upsample(self.transfer(cells))
 
-    def cell(self, x: float, y: float) -> tuple[int, int]:
-        """The source's cell (row, column) that holds a pixel; padding counts."""
-        left, _, top, _ = padding(*self.source_size)
-        height, width = self.source_size
-        return (int(min(max(y, 0), height - 1)) + top) // STRIDE, (int(min(max(x, 0), width - 1)) + left) // STRIDE
-
     def heat(self, points: Sequence[tuple[float, float]]) -> Tensor:
         """How much of the source cells that hold the pixels (x, y) is at each target pixel: (H', W')."""
-        cells = torch.zeros(1, *self.source_grid)
-        for x, y in points:
-            cells[(0, *self.cell(x, y))] = 1
-        return self._upsample(self.transfer(cells))[0]
+        return self._upsample(self._transfer_points(points))[0]
 
     def heat_map(self, points: Sequence[tuple[float, float]]) -> Tensor:
         """`heat` as the published system shows it: 1 where it is half of its maximum or more, 0 to 1 below."""
@@ -89,13 +80,15 @@ class Correspondence:
 
     def find(self, x: float, y: float) -> tuple[int, int]:
         """The middle (x, y) of the target's cell that a source pixel most likely lies in."""
+        row, column = divmod(int(self._transfer_points([(x, y)]).argmax()), self.target_grid[1])
+        return middle_of(row, column, *self.target_size)
+
+    def _transfer_points(self, points: Sequence[tuple[float, float]]) -> Tensor:
+        """How much of the source cells that hold the pixels (x, y) is in each target cell: (1, h', w')."""
         cells = torch.zeros(1, *self.source_grid)
-        cells[(0, *self.cell(x, y))] = 1
-        row, column = divmod(int(self.transfer(cells).argmax()), self.target_grid[1])
-        left, _, top, _ = padding(*self.target_size)
-        height, width = self.target_size
-        return (min(max(STRIDE * column + STRIDE // 2 - left, 0), width - 1),
-                min(max(STRIDE * row + STRIDE // 2 - top, 0), height - 1))
+        for x, y in points:
+            cells[(0, *cell_at(x, y, *self.source_size))] = 1
+        return self.transfer(cells)
 
     def _upsample(self, cells: Tensor) -> Tensor:
         pixels = F.interpolate(cells[None], scale_factor=STRIDE, mode="bilinear", align_corners=False)[0]

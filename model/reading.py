@@ -34,25 +34,25 @@ def kernel_centres(query: Tensor, keys: Tensor) -> Tensor:
     return torch.cat(best, dim=-1)
 
 
-class _Scores:
-    """How well queries match memory: affinities, weighted by the kernel if there is one."""
+def score_slices(query: Tensor, blocks: Sequence[Tensor], kernel_sigma: float | None,
+                 grid_width: int | None) -> Iterator[Tensor]:
+    """How well queries match all locations of some blocks of keys: (..., Q_i, M), for slices of the queries in turn.
 
-    def __init__(self, query: Tensor, kernel_sigma: float | None, grid_width: int | None):
-        self.query, self.sigma, self.width = query, kernel_sigma, grid_width
-
-    def slices(self, blocks: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Scores (..., Q_i, M) with all locations of some blocks of keys, for slices of the queries in turn."""
-        centres = self.sigma and torch.cat([kernel_centres(self.query, keys) for keys in blocks], -1).unsqueeze(-2)
-        affinities = sum(keys.shape[:-1].numel() for keys in blocks)
-        start = 0
-        for part in self.query.split(max(1, affinities_at_once(self.query.device) // affinities), dim=-2):
-            scores = [affinity(part, keys) for keys in blocks]
-            scores = scores[0] if len(scores) == 1 else torch.cat(scores, dim=-1)
-            if self.sigma:
-                cells = torch.arange(start, start + part.shape[-2], device=part.device).unsqueeze(-1)
-                scores = scores - _squared_distance(cells, centres, self.width) / (2 * self.sigma ** 2)
-            start += part.shape[-2]
-            yield scores
+    Args: as of `read`.
+    """
+    centres = None
+    if kernel_sigma is not None:
+        centres = torch.cat([kernel_centres(query, keys) for keys in blocks], -1).unsqueeze(-2)
+    affinities = sum(keys.shape[:-1].numel() for keys in blocks)
+    start = 0
+    for part in query.split(max(1, affinities_at_once(query.device) // affinities), dim=-2):
+        scores = [affinity(part, keys) for keys in blocks]
+        scores = scores[0] if len(scores) == 1 else torch.cat(scores, dim=-1)
+        if centres is not None:
+            cells = torch.arange(start, start + part.shape[-2], device=part.device).unsqueeze(-1)
+            scores = scores - _squared_distance(cells, centres, grid_width) / (2 * kernel_sigma ** 2)
+        start += part.shape[-2]
+        yield scores
 
 
 def read(query: Tensor, blocks: Sequence[tuple[Tensor, Tensor]], top_k: int | None = None,
@@ -71,36 +71,29 @@ def read(query: Tensor, blocks: Sequence[tuple[Tensor, Tensor]], top_k: int | No
     Returns:
         (Q, C_v), or (N, Q, C_v).
     """
-    scores = _Scores(query, kernel_sigma, grid_width)
-    locations = sum(keys.shape[-2] for keys, _ in blocks)
-    if top_k is not None and top_k < locations:
-        return _sparse_sum(*_best(scores, [keys for keys, _ in blocks], top_k), blocks)
-    return torch.cat([_dense_sum(part.softmax(-1), blocks) for part in scores.slices([keys for keys, _ in blocks])], -2)
+    def slices(*keys: Tensor) -> Iterator[Tensor]:
+        return score_slices(query, keys, kernel_sigma, grid_width)
 
-
-def _best(scores: _Scores, blocks: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """The k best scores of each query and where in the memory they are, (..., Q, k) both.
-
-    The best of all blocks are among the best of each; so a block is read through once for many queries.
-    """
-    best, start = [], 0
-    for keys in blocks:
-        parts = [largest(part, min(k, keys.shape[-2])) for part in scores.slices([keys])]
-        values, indices = (torch.cat(pieces, -2) for pieces in zip(*parts))
-        best.append((values, indices + start))
-        start += keys.shape[-2]
-    values, indices = (torch.cat(pieces, -1) for pieces in zip(*best))
+    if top_k is None or top_k >= sum(keys.shape[-2] for keys, _ in blocks):
+        return torch.cat([_dense_sum(part.softmax(-1), blocks) for part in slices(*(keys for keys, _ in blocks))], -2)
+    # The best of all blocks are among the best of each; so a block is read through once for many queries.
+    best = []
+    for keys, _, start in _with_start(blocks):
+        parts = [largest(part, min(top_k, keys.shape[-2])) for part in slices(keys)]
+        scores, indices = (torch.cat(pieces, -2) for pieces in zip(*parts))
+        best.append((scores, indices + start))
+    scores, indices = (torch.cat(pieces, -1) for pieces in zip(*best))
     if len(blocks) > 1:
-        values, places = largest(values, k)
+        scores, places = largest(scores, top_k)
         indices = indices.gather(-1, places)
-    return values, indices
+    return _sparse_sum(scores, indices, blocks)
 
 
 def _sparse_sum(scores: Tensor, indices: Tensor, blocks: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """The values at the indices (..., Q, k), weighted by the softmax of the scores."""
     weights = scores.softmax(dim=-1)
     if scores.dim() == 2:
-        return sum(_gather(weights, indices, value, start) for value, start in _with_start(blocks))
+        return sum(_gather(weights, indices, value, start) for _, value, start in _with_start(blocks))
     locations = sum(value.shape[-2] for _, value in blocks)
     return _dense_sum(weights.new_zeros(*weights.shape[:-1], locations).scatter(-1, indices, weights), blocks)
 
@@ -108,7 +101,7 @@ def _sparse_sum(scores: Tensor, indices: Tensor, blocks: Sequence[tuple[Tensor, 
 def _dense_sum(weights: Tensor, blocks: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """All values, by weights (..., Q, M)."""
     return sum(weights[..., start:start + value.shape[-2]].to(value.dtype) @ value
-               for value, start in _with_start(blocks))
+               for _, value, start in _with_start(blocks))
 
 
 def _squared_distance(a: Tensor, b: Tensor, width: int) -> Tensor:
@@ -133,13 +126,12 @@ def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, indices.gather(-1, places)
 
 
-def _with_start(blocks: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, int]]:
-    """Each block's values with the number of locations before it."""
-    starts, total = [], 0
-    for _, value in blocks:
-        starts.append((value, total))
-        total += value.shape[-2]
-    return starts
+def _with_start(blocks: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Each block's keys and values with the number of locations before it."""
+    start = 0
+    for keys, values in blocks:
+        yield keys, values, start
+        start += keys.shape[-2]
 
 
 def _gather(weights: Tensor, indices: Tensor, value: Tensor, start: int) -> Tensor:

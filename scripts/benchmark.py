@@ -4,9 +4,8 @@
 
 For each number of objects and of memory frames: the median seconds of a frame of random pixels, its parts, the peak
 memory, and for the published network the speed as a share of a square float32 matrix product's, measured in turn with
-the frames. That share counts the arithmetic of the original implementation's convolutions (a
-multiplication and an addition are two) whatever is really computed, so it tells how much faster than the original this
-is, on any machine.
+the frames. That share counts the arithmetic of the original implementation's convolutions (a multiplication and an
+addition are two) whatever is really computed, so it tells how much faster than the original this is, on any machine.
 """
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ from util.device import pick_device  # noqa: E402
 from util.errors import InputError, run  # noqa: E402
 from util.propagation import load_for_propagation, positive  # noqa: E402
 
-# Multiplications of the original at stride-16 locations, in units of 1e6: of a frame, and of each object in it.
+# Multiplications of the original for each stride-16 location of a frame, and besides for each object in it.
 ORIGINAL_FRAME, ORIGINAL_OBJECT = 128e9 / 1620, 106e9 / 1620
 MATRIX = 2048
 

@@ -25,7 +25,7 @@ from dataset.images import fit_mask  # noqa: E402
 from dataset.video import Video  # noqa: E402
 from model.checkpoint import load_network  # noqa: E402
 from model.network import PropagationNetwork  # noqa: E402
-from model.padding import STRIDE, padding  # noqa: E402
+from model.padding import STRIDE, cell_at, middle_of, padding  # noqa: E402
 from model.variants import PUBLISHED_WEIGHTS, default_weights  # noqa: E402
 from util.correspondence import correspond  # noqa: E402
 from util.device import pick_device  # noqa: E402
@@ -61,14 +61,11 @@ def find_by_colour(source: np.ndarray, target: np.ndarray) -> Find:
         return (sums / parts)[0].permute(1, 2, 0)
 
     ours, theirs = cells(source), cells(target)
-    left, _, top, _ = padding(*source.shape[:2])
-    target_left, _, target_top, _ = padding(*target.shape[:2])
 
     def find(x: int, y: int) -> tuple[int, int]:
-        colour = ours[(y + top) // STRIDE, (x + left) // STRIDE]
+        colour = ours[cell_at(x, y, *source.shape[:2])]
         row, column = divmod(int((theirs - colour).square().sum(-1).argmin()), theirs.shape[1])
-        middle = column * STRIDE + STRIDE // 2 - target_left, row * STRIDE + STRIDE // 2 - target_top
-        return tuple(min(max(place, 0), side - 1) for place, side in zip(middle, target.shape[1::-1]))
+        return middle_of(row, column, *target.shape[:2])
     return find
 
 

@@ -8,6 +8,7 @@ import torch
 from dataset.images import read_frame
 from model.checkpoint import load_network
 from model.corr_network import Correspondence
+from model.padding import cell_at
 from model.reading import affinities_at_once
 from model.variants import LITE_WEIGHTS, lite_network
 from util.propagation import to_image
@@ -66,10 +67,10 @@ def test_padding_counts_for_the_cell():
     small = torch.zeros(3, 20, 40)            # padded by 6 above and 4 on the left
     pair = Correspondence(lite_network().eval(), small, small)
     assert pair.source_grid == (2, 3)
-    assert pair.cell(0, 0) == (0, 0)
-    assert pair.cell(11, 9) == (0, 0)
-    assert pair.cell(12, 10) == (1, 1)
-    assert pair.cell(-5, 1000) == (1, 0)
+    assert cell_at(0, 0, *pair.source_size) == (0, 0)
+    assert cell_at(11, 9, *pair.source_size) == (0, 0)
+    assert cell_at(12, 10, *pair.source_size) == (1, 1)
+    assert cell_at(-5, 1000, *pair.source_size) == (1, 0)
 
 
 def test_reading_in_slices_changes_nothing(pair, monkeypatch):
