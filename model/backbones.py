@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.modules import partial_convolution
+from model.modules import merge_objects, partial_convolution, split_objects
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)     # how pictures are normalised
 
@@ -80,8 +80,8 @@ class MaskEncoder(nn.Module):
 
     def forward(self, image_part: Tensor, masks: Tensor) -> Tensor:
         """What `image_part` gave, masks (B, K, mask_channels, H, W) -> (B*K, 1024, H/16, W/16)."""
-        x = partial_convolution(self.conv1, masks.flatten(0, 1), first_channel=3)
-        x = (x.unflatten(0, masks.shape[:2]) + image_part.unsqueeze(1)).flatten(0, 1)
+        x = split_objects(partial_convolution(self.conv1, merge_objects(masks), first_channel=3), len(masks))
+        x = merge_objects(x.add_(image_part.unsqueeze(1)))
         x = F.relu(self.bn1(x), inplace=True)
         x = self.layer1(F.max_pool2d(x, 3, 2, padding=1))
         return self.layer3(self.layer2(x))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.modules import Conv3x3, JoiningResBlock, ResBlock
+from model.modules import Conv3x3, JoiningResBlock, ResBlock, merge_objects, split_objects
 from model.padding import STRIDE
 
 CELL = 4                    # a stride-16 location holds its masks as 4 x 4 averages
@@ -44,9 +44,9 @@ class LiteMaskEncoder(nn.Module):
 
     def forward(self, image_part: tuple[Tensor, Tensor], masks: Tensor) -> Tensor:
         """What `image_part` gave, masks (B, K, 2, H, W) -> values (B*K, width + 32, h, w)."""
-        cells = F.pixel_unshuffle(F.avg_pool2d(masks.flatten(0, 1), STRIDE // CELL), CELL)
-        made = self.join(cells.unflatten(0, masks.shape[:2]), image_part)
-        return torch.cat([self.refine(made.flatten(0, 1)), cells], 1)
+        cells = F.pixel_unshuffle(F.avg_pool2d(merge_objects(masks), STRIDE // CELL), CELL)
+        made = self.join(split_objects(cells, len(masks)), image_part)
+        return torch.cat([self.refine(merge_objects(made)), cells], 1)
 
 
 class QueryKeyValue(nn.Module):

@@ -17,7 +17,7 @@ class MemoryBank:
         max_frames: keep at most this many permanent frames, the first and the most recent; None keeps all.
     """
 
-    SMALLEST_BLOCK, LARGEST_BLOCK = 4, 16      # frames
+    SMALLEST_BLOCK, LARGEST_BLOCK = 4, 8      # frames
 
     def __init__(self, max_frames: int | None = None):
         if max_frames is not None and max_frames < 1:

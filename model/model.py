@@ -44,7 +44,7 @@ class Trainer:
             group = torch.distributed.new_group(backend="nccl") if on_gpu else None
             self.clip = DistributedDataParallel(self.clip, [self.device] if on_gpu else None, process_group=group,
                                                 broadcast_buffers=False, gradient_as_bucket_view=True)
-        self.optimizer = torch.optim.Adam(self._groups(lr, encoder_lr), lr=lr, weight_decay=WEIGHT_DECAY)
+        self.optimizer = torch.optim.Adam(self._groups(lr, encoder_lr), lr=lr, weight_decay=WEIGHT_DECAY, fused=True)
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, steps, gamma)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.modules import Decoder, DecoderContext
+from model.modules import Decoder, DecoderContext, split_objects
 
 
 class Query(NamedTuple):
@@ -81,13 +81,13 @@ class PropagationNetwork(nn.Module):
         if self.shares_keys:
             query = query or self.encode_query(image)
             image_part = self.mask_rgb_encoder.image_part(query.f16)
-            return query.key.unsqueeze(1), self.mask_rgb_encoder(image_part, channels).unflatten(0, masks.shape[:2])
+            return query.key.unsqueeze(1), split_objects(self.mask_rgb_encoder(image_part, channels), len(masks))
         image_part = self.mask_rgb_encoder.image_part(image)
         keys, values = [], []
         for group in channels.split(objects_at_once(image.device), dim=1):
             key, value = self.kv_m_f16(self.mask_rgb_encoder(image_part, group))
-            keys.append(key.unflatten(0, group.shape[:2]))
-            values.append(value.unflatten(0, group.shape[:2]))
+            keys.append(split_objects(key, len(masks)))
+            values.append(split_objects(value, len(masks)))
         return torch.cat(keys, 1), torch.cat(values, 1)
 
     def encode_query(self, image: Tensor) -> Query:

@@ -11,11 +11,10 @@ filters are transformed anew at each call: kept, they would take four times the 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 TILE, REACH = 4, 6                     # outputs, and the inputs they depend on, along each side
-TILES_AT_ONCE = 2 ** 17                # times channels: 36 floats of each are worked on at once
+TILES_AT_ONCE = 2 ** 16                # times channels: 36 floats of each are worked on at once
 MULTIPLICATIONS = 3 * 2 ** 29           # of the direct convolution, from which on it pays
 
 # The paper's B^T, G and A^T.
@@ -35,48 +34,60 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     return 9 * weight.shape[0] * weight.shape[1] * x.shape[-2] * x.shape[-1] >= MULTIPLICATIONS
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     """``F.conv2d(x, weight, bias, padding=1)`` for 3x3 filters.
 
     Args:
         x: (N, C, H, W) float32, fastest in channels-last order.
         weight: (O, C, 3, 3).
         bias: (O,) or None.
+        relu: convolve relu(x) instead.
 
     Returns:
         (N, O, H, W) in channels-last order.
     """
     (count, channels, height, width), outputs = x.shape, len(weight)
     rows, columns = -(-height // TILE), -(-width // TILE) + 1     # the last column lets all tiles lie equally far apart
-    # One row more than the tiles need, for the last column of the last row to reach into.
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, TILE * columns - 1 - width, 1, TILE * rows + 2 - height))
     result = x.new_empty(count, TILE * rows, TILE * (columns - 1), outputs)
     filters = _transform_filters(weight)
     at_once = min(rows, max(1, TILES_AT_ONCE // (columns * max(channels, outputs))))
-    buffers = _Buffers(at_once * columns, channels, outputs, x)
-    for image, out in zip(padded, result):
+    buffers = _Buffers(at_once, columns, channels, outputs, x)
+    for image, out in zip(x.permute(0, 2, 3, 1), result):
         for first in range(0, rows, at_once):
-            stripe = image[TILE * first:TILE * min(first + at_once, rows) + 3]
-            tiles = _transform_tiles(stripe, buffers)
-            outputs_of_tiles = _transform_back(tiles, filters, buffers)
+            stripe = _pad(image, first, min(at_once, rows - first), buffers, relu)
+            outputs_of_tiles = _transform_back(_transform_tiles(stripe, buffers), filters, buffers)
+            outputs_of_tiles = outputs_of_tiles.unflatten(2, (-1, columns))[:, :, :, :-1].permute(2, 0, 3, 1, 4)
             target = out[TILE * first:TILE * (first + at_once)].unflatten(0, (-1, TILE)).unflatten(2, (-1, TILE))
-            target.copy_(outputs_of_tiles.unflatten(2, (-1, columns))[:, :, :, :-1].permute(2, 0, 3, 1, 4))
-    result = result[:, :height, :width].contiguous()
-    if bias is not None:
-        result += bias
-    return result.permute(0, 3, 1, 2)
+            target.copy_(outputs_of_tiles) if bias is None else torch.add(outputs_of_tiles, bias, out=target)
+    return result[:, :height, :width].contiguous().permute(0, 3, 1, 2)
 
 
 class _Buffers:
-    """What the stripes of tiles are worked on in, one after the other, so that it stays in the CPU's cache."""
+    """What the stripes of tiles are worked on in, one after the other, so that it stays in the CPU's cache.
 
-    def __init__(self, tiles: int, channels: int, outputs: int, like: Tensor):
-        self.down = like.new_empty(tiles * REACH * TILE * channels + 2 * TILE * channels)
-        self.tiles = like.new_empty(tiles * REACH ** 2 * channels)
-        self.products = like.new_empty(tiles * REACH ** 2 * outputs)
-        self.across = like.new_empty(tiles * REACH * TILE * outputs)
-        self.outputs = like.new_empty(tiles * TILE ** 2 * outputs)
+    Every step goes from one of ``even`` and ``odd`` to the other.
+    """
+
+    def __init__(self, rows: int, columns: int, channels: int, outputs: int, like: Tensor):
+        tiles = rows * columns
+        # One row more than the tiles need, for the last column of the last row to reach into.
+        self.stripe = like.new_zeros(TILE * rows + 3, TILE * columns, channels)
+        # Of the tiles, all of them transformed along one side reach into two pixels more.
+        self.odd = like.new_empty(REACH * max(REACH * tiles * outputs, TILE * tiles * channels + 2 * channels))
+        self.even = like.new_empty(REACH * tiles * max(REACH * channels, TILE * outputs))
         self.a, self.b = (torch.tensor(rows, dtype=like.dtype, device=like.device) for rows in (OUTPUT, INPUT))
+
+
+def _pad(image: Tensor, first: int, rows: int, buffers: _Buffers, relu: bool) -> Tensor:
+    """What so many rows of tiles of (H, W, C) need, with zeros around: (4 rows + 3, 4 columns, C)."""
+    stripe = buffers.stripe[:TILE * rows + 3]
+    above = int(first == 0)
+    inside = image[TILE * first - 1 + above:TILE * (first + rows) + 1]
+    stripe[:above] = 0
+    target = stripe[above:above + len(inside), 1:1 + image.shape[1]]
+    torch.clamp_min(inside, 0, out=target) if relu else target.copy_(inside)
+    stripe[above + len(inside):] = 0
+    return stripe
 
 
 def _transform_filters(weight: Tensor) -> Tensor:
@@ -93,10 +104,10 @@ def _transform_tiles(stripe: Tensor, buffers: _Buffers) -> Tensor:
     count = rows * line // (TILE * channels)
     # Tiles overlap by two, so they are views with strides of four.
     overlapping = stripe.as_strided((rows, REACH, line), (TILE * line, line, 1))
-    down = buffers.down[:REACH * rows * line].view(REACH, rows, line)
+    down = buffers.odd[:REACH * rows * line].view(REACH, rows, line)
     torch.bmm(buffers.b.expand(rows, -1, -1), overlapping, out=down.transpose(0, 1))
     pieces = down.as_strided((REACH * count, REACH, channels), (TILE * channels, channels, 1))
-    both = buffers.tiles[:REACH ** 2 * count * channels].view(REACH * count, REACH, channels)
+    both = buffers.even[:REACH ** 2 * count * channels].view(REACH * count, REACH, channels)
     torch.bmm(buffers.b.expand(len(pieces), -1, -1), pieces, out=both)
     return both.view(REACH, count, REACH, channels).transpose(1, 2)
 
@@ -104,11 +115,11 @@ def _transform_tiles(stripe: Tensor, buffers: _Buffers) -> Tensor:
 def _transform_back(tiles: Tensor, filters: Tensor, buffers: _Buffers) -> Tensor:
     """Multiply (6, 6, T, C) and (6, 6, C, O), and transform to the outputs (4, 4, T, O)."""
     size = tiles.shape[2] * filters.shape[3]
-    products = buffers.products[:REACH ** 2 * size].view(REACH, REACH, tiles.shape[2], filters.shape[3])
+    products = buffers.odd[:REACH ** 2 * size].view(REACH, REACH, tiles.shape[2], filters.shape[3])
     for row in range(REACH):
         torch.bmm(tiles[row], filters[row], out=products[row])
-    across = buffers.across[:TILE * REACH * size].view(TILE, REACH * size)
+    across = buffers.even[:TILE * REACH * size].view(TILE, REACH * size)
     torch.mm(buffers.a, products.view(REACH, REACH * size), out=across)
-    outputs = buffers.outputs[:TILE ** 2 * size].view(TILE, TILE, size)
+    outputs = buffers.odd[:TILE ** 2 * size].view(TILE, TILE, size)
     torch.bmm(buffers.a.expand(TILE, -1, -1), across.view(TILE, REACH, size), out=outputs)
     return outputs.view(TILE, TILE, *products.shape[2:])

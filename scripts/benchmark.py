@@ -73,6 +73,13 @@ def matrix_product_speed(device: torch.device) -> float:
     return 2 * MATRIX ** 3 / (time.perf_counter() - start)
 
 
+def peak_megabytes(device: torch.device) -> float:
+    """The most memory that this process ever held: of the GPU there, else of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2 ** 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 class Stopwatch:
     """Adds up the seconds spent in functions of an object or module, until it is stopped."""
 
@@ -153,10 +160,8 @@ def measure(setting: Setting) -> Result:
     whole = sum(frame(index) for index in range(min(setting.repeats, 3)))
     watch.stop()
     parts = {name: seconds / whole for name, seconds in watch.seconds.items()}
-    peak = (torch.cuda.max_memory_allocated(device) / 2 ** 20 if device.type == "cuda"
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    return Result(network.variant, statistics.median(times), {**parts, "rest": 1 - sum(parts.values())}, peak,
-                  statistics.median(speeds))
+    return Result(network.variant, statistics.median(times), {**parts, "rest": 1 - sum(parts.values())},
+                  peak_megabytes(device), statistics.median(speeds))
 
 
 def line(setting: Setting, result: Result) -> str:

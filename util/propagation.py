@@ -102,15 +102,10 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
 
 
 def load_for_propagation(path: Path, device: torch.device) -> PropagationNetwork:
-    """`load_network`, with memory allocated as suits the network: to be called before anything else makes tensors.
-
-    The published network's activations should not stay when they are freed. Lite's are small, and fresh memory for
-    each would take almost half of its time.
-    """
-    give_memory_back()
+    """`load_network`, with memory then allocated as suits frames: to be called before anything else makes tensors."""
+    give_memory_back()          # what loading needs for a moment
     network = load_network(path, device)
-    if network.variant == "lite":
-        keep_memory()
+    keep_memory()
     return network
 
 
