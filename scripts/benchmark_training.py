@@ -57,7 +57,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=READINGS, default="published", help="default: %(default)s")
     parser.add_argument("--device", metavar="NAME", help="default: as train.py")
-    parser.add_argument("--amp", choices=AMP_TYPES, help="16 bits, as of train.py (default: float32)")
+    parser.add_argument("--amp", nargs="?", const="bf16", choices=AMP_TYPES,
+                        help="16 bits, as of train.py (default: float32; without a type bf16)")
     parser.add_argument("--batch_size", type=positive, default=4, metavar="N", help="default: %(default)s")
     parser.add_argument("--size", type=positive, default=384, metavar="PIXELS", help="default: %(default)s")
     parser.add_argument("--frames", type=positive, default=3, metavar="N", help="of a sample (default: %(default)s)")
