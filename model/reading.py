@@ -24,9 +24,9 @@ def affinities_at_once(device: torch.device) -> int:
     return 2 ** 22 if device.type == "cpu" else 2 ** 26
 
 
-def affinity(query: Tensor, memory: Tensor) -> Tensor:
-    """Scaled dot products of keys: query (..., Q, C_k), memory (..., M, C_k) -> (..., Q, M)."""
-    return (query / query.shape[-1] ** 0.5) @ memory.transpose(-1, -2)
+def affinity(query: Tensor, memory: Tensor, out: Tensor | None = None) -> Tensor:
+    """Scaled dot products of keys: query (..., Q, C_k), memory (..., M, C_k) -> (..., Q, M), in ``out`` if given."""
+    return torch.matmul(query / query.shape[-1] ** 0.5, memory.transpose(-1, -2), out=out)
 
 
 def kernel_centres(query: Tensor, keys: Tensor) -> Tensor:
@@ -64,9 +64,8 @@ def _affinity_to_all(query: Tensor, blocks: Sequence[Tensor]) -> Tensor:
         return torch.cat([affinity(query, keys) for keys in blocks], dim=-1)
     locations = [keys.shape[-2] for keys in blocks]
     scores = query.new_empty(*query.shape[:-1], sum(locations))
-    query = query / query.shape[-1] ** 0.5
     for keys, target in zip(blocks, scores.split(locations, dim=-1)):
-        torch.matmul(query, keys.transpose(-1, -2), out=target)
+        affinity(query, keys, out=target)
     return scores
 
 

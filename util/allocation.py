@@ -1,6 +1,6 @@
 """How glibc's malloc keeps the memory of freed tensors on a CPU; elsewhere nothing here has an effect.
 
-Call either before the first tensor is made.
+Either holds from its call on, for tensors made after it.
 """
 from __future__ import annotations
 
