@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+LOCATIONS_IN_BLOCK = 2 ** 14        # that lie side by side, and are read at once
+
 
 class MemoryBank:
     """The memory of one object: permanent frames, and at most one temporary frame after them.
@@ -16,8 +18,6 @@ class MemoryBank:
     Args:
         max_frames: keep at most this many permanent frames, the first and the most recent; None keeps all.
     """
-
-    SMALLEST_BLOCK, LARGEST_BLOCK = 4, 8      # frames
 
     def __init__(self, max_frames: int | None = None):
         if max_frames is not None and max_frames < 1:
@@ -50,23 +50,16 @@ class MemoryBank:
         if permanent and slot == self.max_frames:      # full: the oldest but the first gives way
             slot = 1 + (self.permanent_frames - 1) % (slot - 1)
         self._locations = key.shape[-2] * key.shape[-1]
-        block_key, block_value, start = self._rows_of(slot, key, value)
-        block_key[start:start + self._locations] = key.flatten(1).T
-        block_value[start:start + self._locations] = value.flatten(1).T
+        frames_in_block = max(1, LOCATIONS_IN_BLOCK // self._locations)
+        block, place = divmod(slot, frames_in_block)
+        if block == len(self._blocks):
+            rows = frames_in_block * self._locations
+            self._blocks.append((key.new_empty(rows, len(key)), value.new_empty(rows, len(value))))
+        start = place * self._locations
+        for rows, maps in zip(self._blocks[block], (key, value)):
+            rows[start:start + self._locations] = maps.flatten(1).T
         self.permanent_frames += permanent
         self._has_temporary = not permanent
-
-    def _rows_of(self, slot: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, int]:
-        """The block that holds frame ``slot`` and its first row there; a new block where there is none yet."""
-        first = 0
-        for block_key, block_value in self._blocks:
-            frames = len(block_key) // self._locations
-            if slot < first + frames:
-                return block_key, block_value, (slot - first) * self._locations
-            first += frames
-        rows = self._locations * min(max(first, self.SMALLEST_BLOCK), self.LARGEST_BLOCK)
-        self._blocks.append((key.new_empty(rows, len(key)), value.new_empty(rows, len(value))))
-        return *self._blocks[-1], 0
 
     def blocks(self) -> list[tuple[Tensor, Tensor]]:
         """What there is to read: keys (M_i, C_k) and values (M_i, C_v), views that stay where they are."""

@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOCATIONS_AT_ONCE = 2 ** 15     # of the memory, see `read`
-LARGEST_SET = 8                 # locations, see `largest`
-SORTED = 64                     # `Tensor.topk` is quick on a CPU for rows of so many times k or more
+SET, LONG = 8, 32       # locations, and so many times k: see `largest`
 
 
 def affinities_at_once(device: torch.device) -> int:
@@ -24,9 +22,21 @@ def affinities_at_once(device: torch.device) -> int:
     return 2 ** 22 if device.type == "cpu" else 2 ** 26
 
 
-def affinity(query: Tensor, memory: Tensor, out: Tensor | None = None) -> Tensor:
-    """Scaled dot products of keys: query (..., Q, C_k), memory (..., M, C_k) -> (..., Q, M), in ``out`` if given."""
-    return torch.matmul(query / query.shape[-1] ** 0.5, memory.transpose(-1, -2), out=out)
+def affinity(query: Tensor, memory: Tensor) -> Tensor:
+    """Scaled dot products of keys: query (..., Q, C_k), memory (..., M, C_k) -> (..., Q, M)."""
+    query = query / query.shape[-1] ** 0.5
+    if _prefers_onednn(query):
+        return torch.ops.mkldnn._linear_pointwise(query, memory, None, "none", [], "")
+    return query @ memory.transpose(-1, -2)
+
+
+def _prefers_onednn(rows: Tensor) -> bool:
+    """Whether oneDNN should multiply: for so few channels it is up to twice as fast as what PyTorch takes for `@`."""
+    if rows.device.type != "cpu" or rows.dtype != torch.float32 or rows.dim() != 2:
+        return False
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return False
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def kernel_centres(query: Tensor, keys: Tensor) -> Tensor:
@@ -48,25 +58,13 @@ def score_slices(query: Tensor, blocks: Sequence[Tensor], kernel_sigma: float | 
     affinities = sum(keys.shape[:-1].numel() for keys in blocks)
     start = 0
     for part in query.split(max(1, affinities_at_once(query.device) // affinities), dim=-2):
-        scores = _affinity_to_all(part, blocks)
+        scores = [affinity(part, keys) for keys in blocks]
+        scores = torch.cat(scores, -1) if len(scores) > 1 else scores[0]
         if centres is not None:
             cells = torch.arange(start, start + part.shape[-2], device=part.device).unsqueeze(-1)
             scores = scores - _squared_distance(cells, centres, grid_width) / (2 * kernel_sigma ** 2)
         start += part.shape[-2]
         yield scores
-
-
-def _affinity_to_all(query: Tensor, blocks: Sequence[Tensor]) -> Tensor:
-    """`affinity` to several blocks side by side."""
-    if len(blocks) == 1:
-        return affinity(query, blocks[0])
-    if torch.is_grad_enabled() or torch.is_autocast_enabled(query.device.type):     # neither knows of out=
-        return torch.cat([affinity(query, keys) for keys in blocks], dim=-1)
-    locations = [keys.shape[-2] for keys in blocks]
-    scores = query.new_empty(*query.shape[:-1], sum(locations))
-    for keys, target in zip(blocks, scores.split(locations, dim=-1)):
-        affinity(query, keys, out=target)
-    return scores
 
 
 def read(query: Tensor, blocks: Sequence[tuple[Tensor, Tensor]], top_k: int | None = None,
@@ -85,36 +83,23 @@ def read(query: Tensor, blocks: Sequence[tuple[Tensor, Tensor]], top_k: int | No
     Returns:
         (Q, C_v), or (N, Q, C_v).
     """
-    def slices(*keys: Tensor) -> Iterator[Tensor]:
+    def slices(keys: Sequence[Tensor]) -> Iterator[Tensor]:
         return score_slices(query, keys, kernel_sigma, grid_width)
 
-    if top_k is None or top_k >= sum(keys.shape[-2] for keys, _ in blocks):
-        return torch.cat([_dense_sum(part.softmax(-1), blocks) for part in slices(*(keys for keys, _ in blocks))], -2)
-    # The best of all are among the best of some blocks; so these are read through once for many queries.
-    best, start = [], 0
-    for group in _groups([keys for keys, _ in blocks]):
-        locations = sum(keys.shape[-2] for keys in group)
-        parts = [largest(part, min(top_k, locations)) for part in slices(*group)]
+    blocks_of_keys = [keys for keys, _ in blocks]
+    if top_k is None or top_k >= sum(keys.shape[-2] for keys in blocks_of_keys):
+        return torch.cat([_dense_sum(part.softmax(-1), blocks) for part in slices(blocks_of_keys)], -2)
+    # The best of all are among the best of some block; so each is read through once for many queries.
+    best = []
+    for keys, _, start in _with_start(blocks):
+        parts = [largest(part, min(top_k, keys.shape[-2])) for part in slices([keys])]
         scores, indices = (torch.cat(pieces, -2) for pieces in zip(*parts))
         best.append((scores, indices + start))
-        start += locations
     scores, indices = (torch.cat(pieces, -1) for pieces in zip(*best))
     if len(best) > 1:
         scores, places = largest(scores, top_k)
         indices = indices.gather(-1, places)
     return _sparse_sum(scores, indices, blocks)
-
-
-def _groups(blocks: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Blocks that lie next to each other together, up to LOCATIONS_AT_ONCE."""
-    groups, locations = [], 0
-    for keys in blocks:
-        locations += keys.shape[-2]
-        if not groups or locations > LOCATIONS_AT_ONCE:
-            groups.append([])
-            locations = keys.shape[-2]
-        groups[-1].append(keys)
-    return groups
 
 
 def _sparse_sum(scores: Tensor, indices: Tensor, blocks: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -140,19 +125,16 @@ def _squared_distance(a: Tensor, b: Tensor, width: int) -> Tensor:
 def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """`Tensor.topk` along the last dimension, unsorted, and up to three times as fast for long rows on a CPU.
 
-    A row is dealt out to many small sets; the k largest are in the k sets with the largest maxima.
+    A row is dealt out to many small sets; the k largest are in the k sets with the largest maxima, which are found in
+    the same way.
     """
     locations = scores.shape[-1]
-    size = min(LARGEST_SET, locations // (SORTED * k))
-    if size < 4 and locations >= 4 * k * LARGEST_SET:
-        size = LARGEST_SET
-    if scores.device.type != "cpu" or size < 4:
+    if scores.device.type != "cpu" or locations < LONG * k:
         return scores.topk(k, dim=-1, sorted=False)
-    sets = locations // size
-    dealt = scores[..., :sets * size].unflatten(-1, (size, sets))
-    best = dealt.amax(-2).topk(k, dim=-1, sorted=False).indices
-    indices = (best.unsqueeze(-2) + sets * torch.arange(size).unsqueeze(-1)).flatten(-2)
-    rest = torch.arange(sets * size, locations).expand(*indices.shape[:-1], -1)
+    sets = locations // SET
+    _, best = largest(scores[..., :sets * SET].unflatten(-1, (SET, sets)).amax(-2), k)
+    indices = (best.unsqueeze(-2) + sets * torch.arange(SET).unsqueeze(-1)).flatten(-2)
+    rest = torch.arange(sets * SET, locations).expand(*indices.shape[:-1], -1)
     indices = torch.cat([indices, rest], -1)
     values, places = scores.gather(-1, indices).topk(k, dim=-1, sorted=False)
     return values, indices.gather(-1, places)

@@ -14,6 +14,7 @@ from dataset.frames import ImageFrames
 from dataset.images import read_mask
 from dataset.video import Video
 from inference_core import InferenceCore, _Group
+from model import efficientnet
 from model.checkpoint import load_network, save_weights
 from model.efficientnet import EPSILON, EfficientNetLite, fold
 from model.memory import MemoryBank
@@ -179,3 +180,15 @@ def test_published_weights_in_saves_come_first(clip, weights, tmp_path):
         sizes[name] = read_mask(tmp_path / name / "00001.png").shape
         assert re.search(rf"^network: {name}", run.stdout, re.M), run.stdout
     assert sizes == {"lite": (240, 426), "published": (240, 426)}
+
+
+@pytest.mark.parametrize("rows", [1, 4, 6, 1000])
+def test_a_picture_encoded_in_stripes_is_the_same(rows, monkeypatch):
+    encoder = EfficientNetLite().eval()
+    image = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        whole = encoder(image)
+        monkeypatch.setattr(efficientnet, "WIDE", 0)
+        monkeypatch.setattr(efficientnet, "STRIPE", rows * 2 * 48 * 96)
+        for stripes, expected in zip(encoder(image), whole):
+            torch.testing.assert_close(stripes, expected)

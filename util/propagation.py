@@ -172,7 +172,8 @@ def inference_size(height: int, width: int, shorter: int | None) -> tuple[int, i
 
 def to_image(frame: np.ndarray, device: torch.device, size: tuple[int, int]) -> Tensor:
     """(H, W, 3) uint8 RGB -> (3, *size) float on the device, normalised for the network, then resized (bicubic)."""
-    image = torch.tensor(frame).to(device, non_blocking=True).permute(2, 0, 1).float() / 255
+    pixels = torch.tensor(frame).to(device, non_blocking=True).permute(2, 0, 1)
+    image = pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     image = (image - mean) / std
     if tuple(image.shape[1:]) != size:
