@@ -51,7 +51,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    device = pick_device(args.device)
+    device = pick_device(args.device, args.tf32)
     network = load_for_propagation(args.model, device)
     print(f"network: {network.variant} ({args.model})")
     video = open_clip(args.video, args.images, args.masks)

@@ -60,7 +60,7 @@ def main() -> None:
     for path in (args.src_image, args.tar_image):
         if path.resolve() in {(args.output / name).resolve() for name in VIEW_FILES}:
             raise InputError(f"{path}: would be overwritten by the view of that name; name another --output")
-    windows = Windows(load_network(args.model, pick_device(args.device)), *pictures, args.output)
+    windows = Windows(load_network(args.model, pick_device(args.device, tf32=False)), *pictures, args.output)
     if not args.points:
         return windows.run()
     windows.points = args.points

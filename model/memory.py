@@ -56,8 +56,8 @@ class MemoryBank:
             rows = frames_in_block * self._locations
             self._blocks.append((key.new_empty(rows, len(key)), value.new_empty(rows, len(value))))
         start = place * self._locations
-        for rows, maps in zip(self._blocks[block], (key, value)):
-            rows[start:start + self._locations] = maps.flatten(1).T
+        for stored, new in zip(self._blocks[block], (key, value)):
+            stored[start:start + self._locations] = new.flatten(1).T
         self.permanent_frames += permanent
         self._has_temporary = not permanent
 

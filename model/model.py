@@ -72,7 +72,8 @@ class Trainer:
                                            for name in ("frames", "masks", "target", "selector"))
         with torch.autocast(self.device.type, self.amp) if self.amp else nullcontext():
             predictions = self.clip(frames, masks, selector)
-            losses = clip_loss(predictions, target, selector, iteration)
+            # How many objects there are is asked of the selector as it came, lest the CPU wait for the GPU.
+            losses = clip_loss(predictions, target, batch["selector"], iteration)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(sum(losses)).backward()
         self.scaler.step(self.optimizer)

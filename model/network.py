@@ -76,7 +76,7 @@ class PropagationNetwork(nn.Module):
         channels = masks.unsqueeze(2)
         if not self.single_object:
             # Added up from the others alone, since subtracting from the total would leave rounding errors.
-            rest = [masks[:, [j for j in range(masks.shape[1]) if j != k]].sum(1) for k in range(masks.shape[1])]
+            rest = [torch.cat([masks[:, :k], masks[:, k + 1:]], 1).sum(1) for k in range(masks.shape[1])]
             channels = torch.cat([channels, torch.stack(rest, 1).unsqueeze(2)], 2)
         if self.shares_keys:
             query = query or self.encode_query(image)

@@ -1,6 +1,6 @@
 """Measure how long a frame takes, where the time goes, and how much memory it needs.
 
-  python scripts/benchmark.py [--model FILE] [--device NAME] [--amp] [--objects 1 3 5] [--memory 10 50 100]
+  python scripts/benchmark.py [--model FILE] [--device NAME] [--amp] [--tf32] [--objects 1 3 5] [--memory 10 50 100]
 
 For each number of objects and of memory frames: the median seconds of a frame of random pixels, its parts, the peak
 memory, and for the published network the speed as a share of a square float32 matrix product's, measured in turn with
@@ -43,6 +43,7 @@ class Setting(NamedTuple):
     model: Path
     device: str | None
     amp: bool
+    tf32: bool
     objects: int
     memory: int
     size: tuple[int, int]
@@ -141,7 +142,7 @@ def filled_core(network: PropagationNetwork, setting: Setting, image: torch.Tens
 @torch.inference_mode()
 def measure(setting: Setting) -> Result:
     """Time the frames of one setting."""
-    device = pick_device(setting.device)
+    device = pick_device(setting.device, setting.tf32)
     network = load_for_propagation(setting.model, device)
     images = [torch.randn(3, *setting.size) for _ in range(3)]
     core = filled_core(network, setting, images[0])
@@ -180,6 +181,7 @@ def main() -> None:
                         help="weights; their values do not matter for the speed (default: as propagate.py)")
     parser.add_argument("--device", metavar="NAME", help="default: as propagate.py")
     parser.add_argument("--amp", action="store_true", help="compute in 16 bits where safe")
+    parser.add_argument("--tf32", action="store_true", help="compute float32 in TF32 on NVIDIA GPUs")
     parser.add_argument("--objects", type=positive, nargs="+", default=[1, 3, 5], metavar="K",
                         help="default: %(default)s")
     parser.add_argument("--memory", type=positive, nargs="+", default=[10, 50, 100], metavar="T",
@@ -197,11 +199,13 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     for objects in args.objects:
         for memory in args.memory:
-            setting = Setting(args.model, args.device, args.amp, objects, memory, tuple(args.size), args.repeats)
+            setting = Setting(args.model, args.device, args.amp, args.tf32, objects, memory, tuple(args.size),
+                              args.repeats)
             with ProcessPoolExecutor(1, context) as pool:          # a process of its own, for its peak memory
                 result = pool.submit(measure, setting).result()
             if (objects, memory) == (args.objects[0], args.memory[0]):
-                print(f"{result.variant} network, {pick_device(args.device)}{', 16 bits' * args.amp}, PyTorch "
+                print(f"{result.variant} network, {pick_device(args.device)}{', 16 bits' * args.amp}"
+                      f"{', TF32' * args.tf32}, PyTorch "
                       f"{torch.__version__}, {torch.get_num_threads()} threads; matrix product "
                       f"{result.matrix_product / 1e9:.0f} GFLOP/s\n")
                 print("| objects | in memory | seconds a frame | frames/s | of a matrix product | peak MB | parts |")

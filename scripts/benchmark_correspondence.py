@@ -130,7 +130,7 @@ def main() -> None:
     add("--device", metavar="NAME", help="cpu, cuda, mps (default: CUDA if there is a GPU, else MPS, else the CPU)")
     args = parser.parse_args()
     videos = [video for video in davis_2016(args.davis) if video.truth is not None]
-    network = load_network(args.model, pick_device(args.device))
+    network = load_network(args.model, pick_device(args.device, tf32=False))
     print(f"network: {network.variant} ({args.model})")
     results = {video.name: compare_video(network, video, args.to, args.points, args.seed) for video in videos}
     results = {name: shares for name, shares in results.items() if shares}

@@ -6,6 +6,7 @@ from golden_weights import fill_weights
 
 from model.checkpoint import load_network, save_weights
 from model.variants import published_network
+from util.device import pick_device
 
 
 @pytest.fixture(scope="session")
@@ -19,5 +20,4 @@ def weights(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def network(weights):
     """The published network with the golden weights."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_network(weights, device)
+    return load_network(weights, pick_device("cuda" if torch.cuda.is_available() else "cpu", tf32=False))

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def setting(**changes):
-    return Setting(LITE_WEIGHTS, "cpu", False, 2, 7, (64, 96), 2)._replace(**changes)
+    return Setting(LITE_WEIGHTS, "cpu", False, False, 2, 7, (64, 96), 2)._replace(**changes)
 
 
 @torch.inference_mode()

@@ -12,8 +12,13 @@ from util.errors import InputError, said
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
-def pick_device(name: str | None = None) -> torch.device:
+def pick_device(name: str | None = None, tf32: bool | None = None) -> torch.device:
     """The device called ``name`` (cpu, cuda, cuda:1, mps), or the best there is: CUDA, else MPS, else the CPU.
+
+    Args:
+        name: None: the best.
+        tf32: whether NVIDIA GPUs may round the factors of float32 products to 10 bits; None: PyTorch's own choice,
+            which does so in convolutions.
 
     Raises:
         InputError: there is no such device here.
@@ -28,6 +33,8 @@ def pick_device(name: str | None = None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name}: not available on this machine "
                          f"({said(error)})") from None
+    if tf32 is not None:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return device

@@ -44,7 +44,7 @@ def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | Non
     Returns:
         the exit code: 2 if a video could not be used.
     """
-    device = pick_device(args.device)
+    device = pick_device(args.device, args.tf32)
     network = load_for_propagation(args.model, device)
     options = Options.of(args, network, size)
     prepare_folder(args.output)
@@ -119,7 +119,7 @@ def _settings(args: argparse.Namespace, options: Options) -> dict:
             checksum = zlib.crc32(chunk, checksum)
     return {"model": f"{checksum:08x}", "top_k": options.top_k, "kernel_sigma": options.kernel_sigma,
             "mem_every": options.mem_every, "max_memory_frames": options.max_memory_frames, "amp": options.amp,
-            "size": options.size}
+            "size": options.size, "tf32": args.tf32 or None}
 
 
 def _report_scores(videos: list[Video], args: argparse.Namespace) -> None:

@@ -97,6 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
                         help="cpu, cuda, cuda:1, mps (default: CUDA if there is a GPU, else MPS, else the CPU)")
     parser.add_argument("--amp", action="store_true",
                         help="compute in 16 bits where safe: faster on most GPUs, masks differ slightly (default: off)")
+    parser.add_argument("--tf32", action="store_true",
+                        help="let NVIDIA GPUs compute float32 in TF32: faster, masks differ slightly (default: off)")
     parser.add_argument("--num_workers", type=natural, default=2, metavar="N",
                         help="threads that read frames ahead (default: %(default)s)")
 
@@ -172,10 +174,10 @@ def inference_size(height: int, width: int, shorter: int | None) -> tuple[int, i
 
 def to_image(frame: np.ndarray, device: torch.device, size: tuple[int, int]) -> Tensor:
     """(H, W, 3) uint8 RGB -> (3, *size) float on the device, normalised for the network, then resized (bicubic)."""
-    pixels = torch.tensor(frame).to(device, non_blocking=True).permute(2, 0, 1)
-    image = pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    image = (image - mean) / std
+    pixels = torch.tensor(frame, pin_memory=device.type == "cuda").to(device, non_blocking=True).permute(2, 0, 1)
+    image = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    for channel, mean, std in zip(image, IMAGENET_MEAN, IMAGENET_STD):
+        channel.sub_(mean).div_(std)
     if tuple(image.shape[1:]) != size:
         image = F.interpolate(image[None], size, mode="bicubic", align_corners=False)[0]
     return image

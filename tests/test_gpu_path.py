@@ -1,0 +1,73 @@
+"""What a frame does on a GPU, as far as it shows without one: tensors that know their device but hold no numbers."""
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from inference_core import InferenceCore, to_label_map
+from model.training import Clip
+from model.variants import build
+
+HEIGHT, WIDTH = 96, 107
+pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="PyTorch was built without CUDA")
+
+
+class Transfers(TorchDispatchMode):
+    """Lists what goes from one device to another, and what the CPU waits for."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        devices = {leaf.device.type for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)}
+        if len(devices) > 1:
+            self.seen.append((result.device.type, tuple(result.shape)))
+        elif "local_scalar" in str(function) or "nonzero" in str(function):
+            self.seen.append(str(function))
+        return result
+
+
+def on_fake_gpu(network):
+    """The network with weights that are nowhere, on the GPU that is not there."""
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            module._parameters[name] = torch.nn.Parameter(torch.empty(parameter.shape, device="cuda"), False)
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cuda")
+    return network
+
+
+@pytest.mark.parametrize("variant", ["lite", "published"])
+@pytest.mark.parametrize(("top_k", "sigma"), [(16, None), (16, 5.6), (None, None)])
+def test_a_frame_is_uploaded_and_nothing_else_crosses_or_waits(variant, top_k, sigma):
+    with torch.device("meta"):
+        network = build(variant).eval()
+    with FakeTensorMode(), torch.inference_mode():
+        core = InferenceCore(on_fake_gpu(network), top_k, sigma)
+        core.step(torch.randn(3, HEIGHT, WIDTH), torch.zeros(HEIGHT, WIDTH, dtype=torch.long), given=[1, 2, 7])
+        with Transfers() as transfers:
+            for _ in range(6):
+                probabilities = core.step(torch.randn(3, HEIGHT, WIDTH))
+        assert probabilities.device.type == "cuda"
+        assert transfers.seen == [("cuda", (3, HEIGHT, WIDTH))] * 6
+        with Transfers() as transfers:
+            label_map = to_label_map(probabilities, core.labels, (HEIGHT, WIDTH))
+        assert label_map.device.type == "cuda"
+        assert transfers.seen == [("cuda", (4,))]        # the labels' values
+
+
+@pytest.mark.parametrize("variant", ["lite", "published"])
+def test_a_training_clip_stays_on_the_gpu(variant):
+    with torch.device("meta"):
+        network = build(variant)
+    with FakeTensorMode():
+        clip = Clip(on_fake_gpu(network).requires_grad_(True))
+        with torch.device("cuda"):
+            batch = torch.randn(2, 3, 3, 64, 64), torch.zeros(2, 2, 64, 64), torch.ones(2, 2)
+        with Transfers() as transfers:
+            predictions = clip(*batch)
+        assert [prediction.logits.device.type for prediction in predictions] == ["cuda"] * 2
+        assert transfers.seen == []
