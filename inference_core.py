@@ -152,7 +152,8 @@ def to_label_map(probabilities: Tensor, labels: list[int], size: tuple[int, int]
     if tuple(probabilities.shape[1:]) != tuple(size):
         probabilities = F.interpolate(probabilities[None], size, mode="bilinear", align_corners=False)[0]
     values = torch.tensor([0, *labels], dtype=torch.uint8, device=probabilities.device)
-    return values.take(probabilities.max(0).indices)    # argmax takes ten times as long on a CPU
+    best = probabilities.max(0).indices                 # argmax takes ten times as long on a CPU
+    return values.index_select(0, best.flatten()).view(best.shape)
 
 
 def _batch(image: Tensor) -> Tensor:

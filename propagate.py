@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dataset.clip import open_clip
 from util.clip import DIRECTIONS, frames_to_do, propagate_clip
-from util.device import pick_device
+from util.device import allow_tf32, pick_device
 from util.errors import run, warn
 from util.output import check_replaceable, keep_inputs, prepare_folder, whole_folder
 from util.overlay import write_overlay
@@ -51,7 +51,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    device = pick_device(args.device, args.tf32)
+    device = pick_device(args.device)
+    allow_tf32(args.tf32)
     network = load_for_propagation(args.model, device)
     print(f"network: {network.variant} ({args.model})")
     video = open_clip(args.video, args.images, args.masks)

@@ -16,7 +16,7 @@ from model.checkpoint import load_network
 from model.padding import STRIDE
 from model.variants import PUBLISHED_WEIGHTS, default_weights
 from util.correspondence import VIEW_FILES, Windows, has_display, save_views
-from util.device import pick_device
+from util.device import allow_tf32, pick_device
 from util.errors import InputError, run
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -60,7 +60,8 @@ def main() -> None:
     for path in (args.src_image, args.tar_image):
         if path.resolve() in {(args.output / name).resolve() for name in VIEW_FILES}:
             raise InputError(f"{path}: would be overwritten by the view of that name; name another --output")
-    windows = Windows(load_network(args.model, pick_device(args.device, tf32=False)), *pictures, args.output)
+    allow_tf32(False)
+    windows = Windows(load_network(args.model, pick_device(args.device)), *pictures, args.output)
     if not args.points:
         return windows.run()
     windows.points = args.points

@@ -18,7 +18,7 @@ from model.backbones import IMAGENET_MEAN, IMAGENET_STD
 STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3))
 STEM_CHANNELS = 32
 EPSILON = 1e-3                                       # of TensorFlow's batch normalisation
-WIDE, STRIPE = 2 ** 22, 2 ** 20                      # numbers, see InvertedResidual.forward
+WIDE, STRIPE = 2 ** 22, 2 ** 20                      # elements, see InvertedResidual.forward
 
 
 def halve(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -44,12 +44,13 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H/stride, W/stride)."""
-        numbers = self.depthwise.in_channels * x[:, 0].numel()
-        if numbers < WIDE or x.device.type != "cpu" or torch.is_grad_enabled() or not self._reaches_one_row_down:
+        elements = self.depthwise.in_channels * x[:, 0].numel()
+        if elements < WIDE or x.device.type != "cpu" or torch.is_grad_enabled() or not self._reaches_one_row_down:
             return self._convolve(x)
-        # So many numbers between expansion and projection would not stay in a CPU's cache.
-        rows = max(2, x.shape[2] * STRIPE // numbers // 2 * 2)
-        return torch.cat([self._convolve(x[:, :, first:first + rows + 1]) for first in range(0, x.shape[2], rows)], 2)
+        # So many elements between expansion and projection would not stay in a CPU's cache.
+        rows = max(2, x.shape[2] * STRIPE // elements // 2 * 2)
+        stripes = [x[:, :, first:first + rows + 1] for first in range(0, x.shape[2] - 1, rows)]     # and one row below
+        return torch.cat([self._convolve(stripe) for stripe in stripes], 2)
 
     @property
     def _reaches_one_row_down(self) -> bool:

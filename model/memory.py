@@ -5,6 +5,9 @@ matrix product and the k best values of a query lie together in memory.
 """
 from __future__ import annotations
 
+import mmap
+
+import torch
 from torch import Tensor
 
 LOCATIONS_IN_BLOCK = 2 ** 14        # that lie side by side, and are read at once
@@ -13,7 +16,7 @@ LOCATIONS_IN_BLOCK = 2 ** 14        # that lie side by side, and are read at onc
 class MemoryBank:
     """The memory of one object: permanent frames, and at most one temporary frame after them.
 
-    It grows by blocks of several frames that are never moved or copied.
+    It grows by blocks of frames, or of one where frames are large, that are never moved or copied.
 
     Args:
         max_frames: keep at most this many permanent frames, the first and the most recent; None keeps all.
@@ -51,10 +54,12 @@ class MemoryBank:
             slot = 1 + (self.permanent_frames - 1) % (slot - 1)
         self._locations = key.shape[-2] * key.shape[-1]
         frames_in_block = max(1, LOCATIONS_IN_BLOCK // self._locations)
+        if self.max_frames:
+            frames_in_block = min(frames_in_block, self.max_frames + 1)
         block, place = divmod(slot, frames_in_block)
         if block == len(self._blocks):
             rows = frames_in_block * self._locations
-            self._blocks.append((key.new_empty(rows, len(key)), value.new_empty(rows, len(value))))
+            self._blocks.append((_empty(rows, key), _empty(rows, value)))
         start = place * self._locations
         for stored, new in zip(self._blocks[block], (key, value)):
             stored[start:start + self._locations] = new.flatten(1).T
@@ -69,3 +74,10 @@ class MemoryBank:
                 filled.append((key[:rows], value[:rows]))
             rows -= len(key)
         return filled
+
+
+def _empty(rows: int, like: Tensor) -> Tensor:
+    """Room for rows as long as ``like`` has channels; a CPU's memory is not taken before a row is filled."""
+    if like.device.type != "cpu":
+        return like.new_empty(rows, len(like))
+    return torch.frombuffer(mmap.mmap(-1, rows * len(like) * like.element_size()), dtype=like.dtype).view(rows, -1)

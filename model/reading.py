@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SET, LONG = 8, 32       # locations, and so many times k: see `largest`
+SET_SIZE = 8            # locations, see `largest`
+LONG_ROW = 32           # times k
 
 
 def affinities_at_once(device: torch.device) -> int:
@@ -31,7 +32,10 @@ def affinity(query: Tensor, memory: Tensor) -> Tensor:
 
 
 def _prefers_onednn(rows: Tensor) -> bool:
-    """Whether oneDNN should multiply: for so few channels it is up to twice as fast as what PyTorch takes for `@`."""
+    """Whether oneDNN should multiply: for so few channels it was up to twice as fast as what PyTorch takes for `@`.
+
+    That was measured on x86; where oneDNN is not there or not asked, `@` gives the same.
+    """
     if rows.device.type != "cpu" or rows.dtype != torch.float32 or rows.dim() != 2:
         return False
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
@@ -129,12 +133,12 @@ def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     the same way.
     """
     locations = scores.shape[-1]
-    if scores.device.type != "cpu" or locations < LONG * k:
+    if scores.device.type != "cpu" or locations < LONG_ROW * k:
         return scores.topk(k, dim=-1, sorted=False)
-    sets = locations // SET
-    _, best = largest(scores[..., :sets * SET].unflatten(-1, (SET, sets)).amax(-2), k)
-    indices = (best.unsqueeze(-2) + sets * torch.arange(SET).unsqueeze(-1)).flatten(-2)
-    rest = torch.arange(sets * SET, locations).expand(*indices.shape[:-1], -1)
+    sets = locations // SET_SIZE
+    _, best = largest(scores[..., :sets * SET_SIZE].unflatten(-1, (SET_SIZE, sets)).amax(-2), k)
+    indices = (best.unsqueeze(-2) + sets * torch.arange(SET_SIZE).unsqueeze(-1)).flatten(-2)
+    rest = torch.arange(sets * SET_SIZE, locations).expand(*indices.shape[:-1], -1)
     indices = torch.cat([indices, rest], -1)
     values, places = scores.gather(-1, indices).topk(k, dim=-1, sorted=False)
     return values, indices.gather(-1, places)

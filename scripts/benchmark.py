@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import wraps
 from pathlib import Path
 from typing import NamedTuple
@@ -29,13 +30,14 @@ from inference_core import InferenceCore, to_label_map  # noqa: E402
 from model.network import PropagationNetwork  # noqa: E402
 from model.padding import STRIDE  # noqa: E402
 from model.variants import READINGS, default_weights  # noqa: E402
-from util.device import pick_device  # noqa: E402
-from util.errors import InputError, run  # noqa: E402
-from util.propagation import load_for_propagation, positive  # noqa: E402
+from util.device import allow_tf32, pick_device  # noqa: E402
+from util.errors import InputError, run, said  # noqa: E402
+from util.propagation import MOST_PIXELS, load_for_propagation, positive  # noqa: E402
 
 # Multiplications of the original for each stride-16 location of a frame, and besides for each object in it.
 ORIGINAL_FRAME, ORIGINAL_OBJECT = 128e9 / 1620, 106e9 / 1620
 MATRIX = 2048
+MOST_FRAMES = 10_000      # in memory
 
 
 class Setting(NamedTuple):
@@ -142,7 +144,8 @@ def filled_core(network: PropagationNetwork, setting: Setting, image: torch.Tens
 @torch.inference_mode()
 def measure(setting: Setting) -> Result:
     """Time the frames of one setting."""
-    device = pick_device(setting.device, setting.tf32)
+    device = pick_device(setting.device)
+    allow_tf32(setting.tf32)
     network = load_for_propagation(setting.model, device)
     images = [torch.randn(3, *setting.size) for _ in range(3)]
     core = filled_core(network, setting, images[0])
@@ -190,10 +193,12 @@ def main() -> None:
                         help="pixels (default: %(default)s)")
     parser.add_argument("--repeats", type=positive, default=7, metavar="N", help="frames timed (default: %(default)s)")
     args = parser.parse_args()
-    if min(args.size) < STRIDE:
-        raise InputError(f"--size {args.size[0]} {args.size[1]}: both sides need {STRIDE} pixels or more")
+    if min(args.size) < STRIDE or max(args.size) > MOST_PIXELS:
+        raise InputError(f"--size {args.size[0]} {args.size[1]}: both sides need {STRIDE} to {MOST_PIXELS} pixels")
     if max(args.objects) >= min(256, args.size[1]):
         raise InputError(f"--objects {max(args.objects)}: at most 255, and fewer than columns of pixels")
+    if max(args.memory) > MOST_FRAMES:
+        raise InputError(f"--memory {max(args.memory)}: at most {MOST_FRAMES}")
     if min(args.memory) < 2:
         raise InputError("--memory 1: a frame reads two or more, the first and the one before it")
     context = multiprocessing.get_context("spawn")
@@ -202,10 +207,14 @@ def main() -> None:
             setting = Setting(args.model, args.device, args.amp, args.tf32, objects, memory, tuple(args.size),
                               args.repeats)
             with ProcessPoolExecutor(1, context) as pool:          # a process of its own, for its peak memory
-                result = pool.submit(measure, setting).result()
+                try:
+                    result = pool.submit(measure, setting).result()
+                except (RuntimeError, BrokenProcessPool) as error:
+                    raise InputError(f"{objects} objects with {memory} frames in memory at {args.size[1]}x"
+                                     f"{args.size[0]} pixels: out of memory? ({said(error)[:120]})") from None
             if (objects, memory) == (args.objects[0], args.memory[0]):
                 print(f"{result.variant} network, {pick_device(args.device)}{', 16 bits' * args.amp}"
-                      f"{', TF32' * args.tf32}, PyTorch "
+                      f"{', TF32' * (args.tf32 and pick_device(args.device).type == 'cuda')}, PyTorch "
                       f"{torch.__version__}, {torch.get_num_threads()} threads; matrix product "
                       f"{result.matrix_product / 1e9:.0f} GFLOP/s\n")
                 print("| objects | in memory | seconds a frame | frames/s | of a matrix product | peak MB | parts |")

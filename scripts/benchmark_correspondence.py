@@ -28,7 +28,7 @@ from model.network import PropagationNetwork  # noqa: E402
 from model.padding import STRIDE, cell_at, middle_of, padding  # noqa: E402
 from model.variants import PUBLISHED_WEIGHTS, default_weights  # noqa: E402
 from util.correspondence import correspond  # noqa: E402
-from util.device import pick_device  # noqa: E402
+from util.device import allow_tf32, pick_device  # noqa: E402
 from util.errors import InputError, run  # noqa: E402
 from util.propagation import natural, positive  # noqa: E402
 
@@ -130,7 +130,8 @@ def main() -> None:
     add("--device", metavar="NAME", help="cpu, cuda, mps (default: CUDA if there is a GPU, else MPS, else the CPU)")
     args = parser.parse_args()
     videos = [video for video in davis_2016(args.davis) if video.truth is not None]
-    network = load_network(args.model, pick_device(args.device, tf32=False))
+    allow_tf32(False)
+    network = load_network(args.model, pick_device(args.device))
     print(f"network: {network.variant} ({args.model})")
     results = {video.name: compare_video(network, video, args.to, args.points, args.seed) for video in videos}
     results = {name: shares for name, shares in results.items() if shares}

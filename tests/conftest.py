@@ -6,7 +6,7 @@ from golden_weights import fill_weights
 
 from model.checkpoint import load_network, save_weights
 from model.variants import published_network
-from util.device import pick_device
+from util.device import allow_tf32
 
 
 @pytest.fixture(scope="session")
@@ -20,4 +20,5 @@ def weights(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def network(weights):
     """The published network with the golden weights."""
-    return load_network(weights, pick_device("cuda" if torch.cuda.is_available() else "cpu", tf32=False))
+    allow_tf32(False)
+    return load_network(weights, "cuda" if torch.cuda.is_available() else "cpu")

@@ -47,6 +47,15 @@ def test_a_row_for_each_setting():
         assert sum(shares) == pytest.approx(100, abs=4)
 
 
+@pytest.mark.parametrize("arguments", [("--size", 10 ** 9, 10 ** 9), ("--memory", 10 ** 6)])
+def test_too_much_is_one_line(arguments):
+    result = subprocess.run([sys.executable, ROOT / "scripts/benchmark.py", "--model", LITE_WEIGHTS, "--device", "cpu",
+                             *map(str, arguments)], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("error: ")
+
+
 def test_missing_weights_are_one_line():
     run = subprocess.run([sys.executable, ROOT / "scripts/benchmark.py", "--model", "none.pth"], capture_output=True,
                          text=True, check=False)

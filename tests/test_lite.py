@@ -182,13 +182,17 @@ def test_published_weights_in_saves_come_first(clip, weights, tmp_path):
     assert sizes == {"lite": (240, 426), "published": (240, 426)}
 
 
-@pytest.mark.parametrize("rows", [1, 4, 6, 1000])
-def test_a_picture_encoded_in_stripes_is_the_same(rows, monkeypatch):
-    encoder = EfficientNetLite().eval()
-    image = torch.randn(2, 3, 64, 96)
+@pytest.mark.parametrize("height", [2, 9, 16, 17])
+@pytest.mark.parametrize(("rows", "together"), [(1, 2), (4, 4), (7, 6), (1000, 1000)])
+def test_a_layer_in_stripes_gives_the_same(height, rows, together, monkeypatch):
+    layer = efficientnet.InvertedResidual(16, 24, expansion=6, kernel=3, stride=2)
+    x = torch.randn(2, 16, height, 12)
     with torch.inference_mode():
-        whole = encoder(image)
+        whole = layer(x)
         monkeypatch.setattr(efficientnet, "WIDE", 0)
-        monkeypatch.setattr(efficientnet, "STRIPE", rows * 2 * 48 * 96)
-        for stripes, expected in zip(encoder(image), whole):
-            torch.testing.assert_close(stripes, expected)
+        monkeypatch.setattr(efficientnet, "STRIPE", rows * 2 * 96 * 12)
+        seen, convolve = [], layer._convolve
+        monkeypatch.setattr(layer, "_convolve", lambda stripe: seen.append(stripe.shape[2]) or convolve(stripe))
+        torch.testing.assert_close(layer(x), whole)
+    assert len(seen) == max(1, -(-(height - 1) // together))
+    assert max(seen) <= together + 1

@@ -109,3 +109,20 @@ def test_growing_moves_nothing(monkeypatch):
         bank.add(torch.zeros(CK, H, W), torch.zeros(CV, H, W), permanent=True)
     assert bank.blocks()[0][0].data_ptr() == first
     assert len(bank.blocks()) == 11
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
+def test_onednn_reads_and_nothing_else_does():
+    """It is a private function of PyTorch's: one day it may have another name."""
+    query, keys = torch.randn(35, CK), torch.randn(70, CK)
+    with torch.inference_mode():
+        assert reading._prefers_onednn(query)
+        assert not reading._prefers_onednn(query.double())
+        fast = reading.affinity(query, keys)
+    assert not reading._prefers_onednn(query)           # gradients
+    torch.testing.assert_close(fast, reading.affinity(query, keys))
+
+
+def test_a_limit_limits_the_room_that_is_taken():
+    bank, _ = filled_bank(5, max_frames=2)
+    assert [len(keys) for keys, _ in bank._blocks] == [3 * H * W]

@@ -418,7 +418,7 @@ def test_a_missing_data_set_gets_one_line(script, weights, tmp_path):
 def test_help_explains_every_flag(script):
     out, _ = call(script, "--help")
     for flag in ("--model", "--output", "--use_km", "--no_top", "--top_k", "--mem_every", "--device", "--amp",
-                 "--num_workers"):
+                 "--tf32", "--num_workers"):
         assert flag in out
     assert "default: saves/propagation_model.pth" in out
 

@@ -12,13 +12,8 @@ from util.errors import InputError, said
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
-def pick_device(name: str | None = None, tf32: bool | None = None) -> torch.device:
+def pick_device(name: str | None = None) -> torch.device:
     """The device called ``name`` (cpu, cuda, cuda:1, mps), or the best there is: CUDA, else MPS, else the CPU.
-
-    Args:
-        name: None: the best.
-        tf32: whether NVIDIA GPUs may round the factors of float32 products to 10 bits; None: PyTorch's own choice,
-            which does so in convolutions.
 
     Raises:
         InputError: there is no such device here.
@@ -26,18 +21,24 @@ def pick_device(name: str | None = None, tf32: bool | None = None) -> torch.devi
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        if device.type not in DEVICES:
+        if name.split(":")[0] not in DEVICES:
             raise RuntimeError(f"choose from {', '.join(DEVICES)}")
+        device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name}: not available on this machine "
                          f"({said(error)})") from None
-    if tf32 is not None:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return device
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether NVIDIA GPUs may round the factors of float32 products to 10 bits, from here on in the whole process.
+
+    PyTorch's own choice is to do so in convolutions.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 class Share(NamedTuple):

@@ -7,10 +7,12 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from dataset.images import write_mask
 from dataset.video import Video
 from model.network import PropagationNetwork
-from util.device import Share, pick_device
+from util.device import Share, allow_tf32, pick_device
 from util.errors import InputError
 from util.output import Notes, Writer, check_replaceable, keep_inputs, prepare_folder, whole_folder
 from util.progress import frames_bar
@@ -44,7 +46,8 @@ def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | Non
     Returns:
         the exit code: 2 if a video could not be used.
     """
-    device = pick_device(args.device, args.tf32)
+    device = pick_device(args.device)
+    allow_tf32(args.tf32)
     network = load_for_propagation(args.model, device)
     options = Options.of(args, network, size)
     prepare_folder(args.output)
@@ -53,7 +56,7 @@ def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | Non
     share = Share.join()
     if share.rank == 0:
         print(f"network: {network.variant} ({args.model})")
-    notes = Notes(args.output, _settings(args, options))
+    notes = Notes(args.output, _settings(args, options, device))
     mine = videos[share.rank::share.world]
     to_do = [video for video in mine if args.overwrite or not _finished(video, args.output)]
     for video in mine:
@@ -111,7 +114,7 @@ def _finished(video: Video, output: Path) -> bool:
     return (output / video.name / f"{video.frames.names[-1]}.png").is_file()
 
 
-def _settings(args: argparse.Namespace, options: Options) -> dict:
+def _settings(args: argparse.Namespace, options: Options, device: torch.device) -> dict:
     """What the masks depend on."""
     with open(args.model, "rb") as file:
         checksum = 0
@@ -119,7 +122,7 @@ def _settings(args: argparse.Namespace, options: Options) -> dict:
             checksum = zlib.crc32(chunk, checksum)
     return {"model": f"{checksum:08x}", "top_k": options.top_k, "kernel_sigma": options.kernel_sigma,
             "mem_every": options.mem_every, "max_memory_frames": options.max_memory_frames, "amp": options.amp,
-            "size": options.size, "tf32": args.tf32 or None}
+            "size": options.size, **({"tf32": args.tf32} if device.type == "cuda" else {})}
 
 
 def _report_scores(videos: list[Video], args: argparse.Namespace) -> None:

@@ -184,9 +184,9 @@ class Notes:
         except (OSError, ValueError, TypeError):
             return
         for name, value in self.settings.items():
-            if before.get(name) != value:
+            if before.get(name, "unknown") != value:
                 raise InputError(f"{self.output / video}: was made with other settings ({name} was "
-                                 f"{before.get(name)}, is {value}); name another --output, or --overwrite")
+                                 f"{before.get(name, 'unknown')}, is {value}); name another --output, or --overwrite")
 
     def forget(self, video: str) -> None:
         """Before a video is replaced."""

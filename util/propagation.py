@@ -20,8 +20,9 @@ from model.network import PropagationNetwork
 from model.padding import STRIDE
 from model.variants import PUBLISHED_WEIGHTS, READINGS, default_weights
 from util.allocation import give_memory_back, keep_memory
-from util.errors import InputError, warn
+from util.errors import InputError, counted, warn
 
+MOST_PIXELS = 2 ** 16
 KERNEL_SIGMA = 5.6       # the published benchmarks', in stride-16 cells
 
 
@@ -70,8 +71,9 @@ def natural(text: str) -> int:
 
 def inference_pixels(text: str) -> int:
     """An argument that is a number of pixels the network can work on, or -1."""
-    if text != "-1" and (not text.isdecimal() or int(text) < STRIDE):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither {STRIDE} pixels or more nor -1 for the frames' own")
+    if text != "-1" and (not text.isdecimal() or not STRIDE <= int(text) <= MOST_PIXELS):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither {STRIDE} to {MOST_PIXELS} pixels nor -1 for the "
+                                         f"frames' own")
     return int(text)
 
 
@@ -85,8 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
                              f"frames' size either way (default: {size or -1}; lite: {READINGS['lite'].size})")
     parser.add_argument("--use_km", action="store_true",
                         help=f"kernelized memory reading, sigma {KERNEL_SIGMA} cells of 16 pixels (default: off)")
-    parser.add_argument("--no_top", action="store_true", help="read all of the memory instead of the top k locations")
-    parser.add_argument("--top_k", type=positive, metavar="K",
+    reading = parser.add_mutually_exclusive_group()
+    reading.add_argument("--no_top", action="store_true", help="read all of the memory instead of the top k locations")
+    reading.add_argument("--top_k", type=positive, metavar="K",
                         help=f"memory locations that each location reads (default: {READINGS['published'].top_k}; "
                              f"lite: {READINGS['lite'].top_k})")
     parser.add_argument("--mem_every", type=positive, default=5, metavar="N",
@@ -147,16 +150,17 @@ def propagate(network: PropagationNetwork, video: Video, options: Options, indic
             continue
         start = time.perf_counter()
         size = inference_size(height, width, options.size)
+        # Objects too small to be seen at this size are followed all the same, as published.
+        objects = None if given is None else np.unique(given[given > 0]).tolist()
         try:
-            # Objects too small to be seen at this size are followed all the same, as published.
-            objects = None if given is None else np.unique(given[given > 0]).tolist()
             mask = None if given is None else _fit(given, size, video, index)
             probabilities = core.step(to_image(frame, core.device, size), mask, objects)
             label_map = to_label_map(probabilities, core.labels, (height, width)).cpu().numpy()
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
-            raise InputError(f"{video.frames.describe(index)}: out of memory with {len(core.labels)} objects at "
+            count = len({*core.labels, *(objects or [])})
+            raise InputError(f"{video.frames.describe(index)}: out of memory with {counted(count, 'object')} at "
                              f"{size[1]}x{size[0]} pixels; try a smaller size, --max_memory_frames, or --amp") from None
         clock.seconds += time.perf_counter() - start
         clock.frames += 1
