@@ -58,7 +58,7 @@ def test_neighbours_stay(neighbour, tmp_path):
 @pytest.mark.parametrize(("script", "arguments", "message"), [
     ("scripts/draw_clip.py", ["there"], "error: there/frames: is there already; name another folder"),
     ("scripts/draw_clip.py", ["new", "--objects", "300"], "error: --objects 300: a mask has at most 64"),
-    ("scripts/benchmark.py", ["--size", "8", "96"], "error: --size 8 96: both sides need 16 pixels or more"),
+    ("scripts/benchmark.py", ["--size", "8", "96"], "error: --size 8 96: both sides need 16 to 65536 pixels"),
     ("scripts/benchmark.py", ["--objects", "300"], "error: --objects 300: at most 255, and fewer than columns of "
                                                    "pixels"),
     ("scripts/benchmark.py", ["--memory", "1"], "error: --memory 1: a frame reads two or more, the first and the one "
