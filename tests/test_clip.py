@@ -4,6 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dataset.clip import find_masks, natural_order, open_clip
@@ -11,12 +12,16 @@ from dataset.frames import ImageFrames, read_ahead
 from dataset.images import write_mask
 from dataset.video import Video
 from dataset.video_file import VideoFrames
+from inference_core import InferenceCore
+from model.checkpoint import load_network
+from model.variants import LITE_WEIGHTS
 from scripts.draw_clip import draw_clip, write_clip
 from util.clip import frames_to_do, merge
 from util.errors import InputError
 from util.output import check_replaceable, keep_inputs, whole_folder
 from util.overlay import draw_overlay, write_overlay
 from util.palette import davis_palette
+from util.propagation import Clock, Options, propagate
 
 
 def frames_called(*names):
@@ -213,3 +218,17 @@ def test_overlay_video_and_sheet_show_every_frame(tmp_path):
     assert len(written.names) == 5
     assert next(written.read([0], 0)).shape == (32, 48, 3)
     assert Image.open(tmp_path / "overlay" / "contact_sheet.png").size == (4 * 320, 2 * 216)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), OSError(12, "Cannot allocate memory"),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")])
+def test_out_of_memory_is_told_with_what_helps(error, tmp_path, monkeypatch):
+    def fail(*_):
+        raise error
+
+    write_clip(tmp_path, frames=2, height=32, width=48, objects=1, seed=0)
+    video = Video("x", ImageFrames(sorted((tmp_path / "frames").iterdir())), {0: tmp_path / "masks/00000.png"})
+    monkeypatch.setattr(InferenceCore, "step", fail)
+    frames = propagate(load_network(LITE_WEIGHTS), video, Options(), [0, 1], Clock())
+    with pytest.raises(InputError, match="00000.jpg: out of memory with 1 object at 48x32 pixels; try a smaller size"):
+        next(frames)

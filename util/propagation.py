@@ -156,7 +156,7 @@ def propagate(network: PropagationNetwork, video: Video, options: Options, indic
             mask = None if given is None else _fit(given, size, video, index)
             probabilities = core.step(to_image(frame, core.device, size), mask, objects)
             label_map = to_label_map(probabilities, core.labels, (height, width)).cpu().numpy()
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:        # of PyTorch, and of the memory bank's blocks
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
             count = len({*core.labels, *(objects or [])})
