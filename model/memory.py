@@ -5,9 +5,6 @@ matrix product and the k best values of a query lie together in memory.
 """
 from __future__ import annotations
 
-import mmap
-
-import torch
 from torch import Tensor
 
 LOCATIONS_IN_BLOCK = 2 ** 14        # that lie side by side, and are read at once
@@ -59,7 +56,7 @@ class MemoryBank:
         block, place = divmod(slot, frames_in_block)
         if block == len(self._blocks):
             rows = frames_in_block * self._locations
-            self._blocks.append((_empty(rows, key), _empty(rows, value)))
+            self._blocks.append((key.new_empty(rows, len(key)), value.new_empty(rows, len(value))))
         start = place * self._locations
         for stored, new in zip(self._blocks[block], (key, value)):
             stored[start:start + self._locations] = new.flatten(1).T
@@ -74,10 +71,3 @@ class MemoryBank:
                 filled.append((key[:rows], value[:rows]))
             rows -= len(key)
         return filled
-
-
-def _empty(rows: int, like: Tensor) -> Tensor:
-    """Room for rows as long as ``like`` has channels; a CPU's memory is not taken before a row is filled."""
-    if like.device.type != "cpu":
-        return like.new_empty(rows, len(like))
-    return torch.frombuffer(mmap.mmap(-1, rows * len(like) * like.element_size()), dtype=like.dtype).view(rows, -1)

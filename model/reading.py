@@ -12,6 +12,7 @@ from torch import Tensor
 
 SET_SIZE = 8            # locations, see `largest`
 LONG_ROW = 32           # times k
+FEW_CHANNELS = 64       # of keys, see `_prefers_onednn`
 
 
 def affinities_at_once(device: torch.device) -> int:
@@ -32,10 +33,13 @@ def affinity(query: Tensor, memory: Tensor) -> Tensor:
 
 
 def _prefers_onednn(rows: Tensor) -> bool:
-    """Whether oneDNN should multiply: for so few channels it was up to twice as fast as what PyTorch takes for `@`.
+    """Whether oneDNN should multiply: for few channels it was up to twice as fast as what PyTorch takes for `@`.
 
-    That was measured on x86; where oneDNN is not there or not asked, `@` gives the same.
+    That was measured on x86; where oneDNN is not there or not asked, `@` gives the same. It needs memory of its own,
+    and with 128 channels gains less.
     """
+    if rows.shape[-1] > FEW_CHANNELS:
+        return False
     if rows.device.type != "cpu" or rows.dtype != torch.float32 or rows.dim() != 2:
         return False
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
