@@ -30,8 +30,8 @@ from inference_core import InferenceCore, to_label_map  # noqa: E402
 from model.network import PropagationNetwork  # noqa: E402
 from model.padding import STRIDE  # noqa: E402
 from model.variants import READINGS, default_weights  # noqa: E402
-from util.device import allow_tf32, pick_device  # noqa: E402
-from util.errors import InputError, run, said  # noqa: E402
+from util.device import allow_tf32, out_of_memory, pick_device  # noqa: E402
+from util.errors import InputError, counted, run  # noqa: E402
 from util.propagation import MOST_PIXELS, load_for_propagation, positive  # noqa: E402
 
 # Multiplications of the original for each stride-16 location of a frame, and besides for each object in it.
@@ -210,11 +210,14 @@ def main() -> None:
                 try:
                     result = pool.submit(measure, setting).result()
                 except (RuntimeError, BrokenProcessPool) as error:
-                    raise InputError(f"{objects} objects with {memory} frames in memory at {args.size[1]}x"
-                                     f"{args.size[0]} pixels: out of memory? ({said(error)[:120]})") from None
+                    if not isinstance(error, BrokenProcessPool) and not out_of_memory(error):
+                        raise
+                    raise InputError(f"out of memory with {counted(objects, 'object')} and {memory} frames in memory "
+                                     f"at {args.size[1]}x{args.size[0]} pixels") from None
             if (objects, memory) == (args.objects[0], args.memory[0]):
-                print(f"{result.variant} network, {pick_device(args.device)}{', 16 bits' * args.amp}"
-                      f"{', TF32' * (args.tf32 and pick_device(args.device).type == 'cuda')}, PyTorch "
+                device = pick_device(args.device)
+                print(f"{result.variant} network, {device}{', 16 bits' * args.amp}"
+                      f"{', TF32' * (args.tf32 and device.type == 'cuda')}, PyTorch "
                       f"{torch.__version__}, {torch.get_num_threads()} threads; matrix product "
                       f"{result.matrix_product / 1e9:.0f} GFLOP/s\n")
                 print("| objects | in memory | seconds a frame | frames/s | of a matrix product | peak MB | parts |")

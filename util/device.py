@@ -41,6 +41,11 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error is one of those by which PyTorch or the system says so."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 class Share(NamedTuple):
     """This process's place among those that share the work."""
     rank: int = 0

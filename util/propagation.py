@@ -20,6 +20,7 @@ from model.network import PropagationNetwork
 from model.padding import STRIDE
 from model.variants import PUBLISHED_WEIGHTS, READINGS, default_weights
 from util.allocation import give_memory_back, keep_memory
+from util.device import out_of_memory
 from util.errors import InputError, counted, warn
 
 MOST_PIXELS = 2 ** 16
@@ -156,8 +157,8 @@ def propagate(network: PropagationNetwork, video: Video, options: Options, indic
             mask = None if given is None else _fit(given, size, video, index)
             probabilities = core.step(to_image(frame, core.device, size), mask, objects)
             label_map = to_label_map(probabilities, core.labels, (height, width)).cpu().numpy()
-        except (RuntimeError, OSError) as error:        # of PyTorch, and of the memory bank's blocks
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        except (RuntimeError, OSError) as error:
+            if not out_of_memory(error):
                 raise
             count = len({*core.labels, *(objects or [])})
             raise InputError(f"{video.frames.describe(index)}: out of memory with {counted(count, 'object')} at "
