@@ -8,7 +8,7 @@ RUN = .venv/bin/python
 .PHONY: demo test clean
 
 demo: .venv/.ready
-	$(RUN) scripts/demo.py output/demo
+	$(RUN) -m scripts.demo output/demo
 
 test: .venv/.ready
 	$(RUN) -m ruff check .

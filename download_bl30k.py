@@ -12,9 +12,9 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from util.cli import pluralize, run
 from util.drive import Drive
-from util.errors import counted, run
-from util.output import prepare_folder
+from util.files import prepare_folder
 from util.plan import confirm, one_after_the_other, room_needed
 from util.segments import bytes_left, is_finished, provide
 from util.sources import DATA_SETS, SEGMENTS
@@ -40,7 +40,7 @@ def main(drive: Drive | None = None) -> None:
         about, needed = DATA_SETS["bl30k"], room_needed(sizes)
         print(f"{about.name}\n  terms: {about.terms}")
         print(*(f"  cite: {citation}" for citation in about.citations), sep="\n")
-        print(f"  {args.root / 'BL30K'}: {counted(len(missing), 'segment')} ({' '.join(missing)}), "
+        print(f"  {args.root / 'BL30K'}: {pluralize(len(missing), 'segment')} ({' '.join(missing)}), "
               f"{readable(sum(size - here for size, here in sizes))} to download\n"
               f"room needed: at least {readable(needed)}", flush=True)
         check_space(args.root, needed, "what is to be downloaded")

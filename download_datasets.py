@@ -16,13 +16,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from dataset.resize import resize_folder
+from util.cli import InputError, pluralize, run, warn
 from util.drive import Drive
-from util.errors import InputError, counted, run, warn
-from util.output import prepare_folder
+from util.files import prepare_folder
 from util.plan import amount, bytes_to_fetch, confirm, one_after_the_other, room_needed
 from util.progress import frames_bar
 from util.provide import is_finished, provide
-from util.resize import resize_folder
 from util.sources import DATA_SETS, PARTS
 from util.space import check_space, readable
 
@@ -57,7 +57,7 @@ def resize_youtube(folder: Path) -> None:
     for message in failures:
         warn(message)
     if failures:
-        raise InputError(f"{target}: not finished, {counted(len(failures), 'picture')} could not be resized, see above")
+        raise InputError(f"{target}: not finished, {pluralize(len(failures), 'picture')} could not be resized, see above")
     unfinished.rename(target)
     print(f"done: {target}", flush=True)
 
@@ -75,14 +75,14 @@ def main(drive: Drive | None = None) -> None:
         for name in dict.fromkeys(part.data_set for part in missing):
             print(f"{DATA_SETS[name].name}\n  terms: {DATA_SETS[name].terms}")
             print(*(f"  cite: {citation}" for citation in DATA_SETS[name].citations), sep="\n")
-            for part, size in zip(missing, sizes):
+            for part, size in zip(missing, sizes, strict=True):
                 if part.data_set == name:
                     print(f"  {args.root / part.folder}: {amount(*size)}")
         needed = room_needed(sizes)
         unknown = sum(size is None for size, _ in sizes)
         print(f"room needed: at least {readable(needed)}"
               + (", and for YouTube/train_480p besides" if "youtube" in args.only else "")
-              + (f"; {counted(unknown, 'size')} unknown" if unknown else ""), flush=True)
+              + (f"; {pluralize(unknown, 'size')} unknown" if unknown else ""), flush=True)
         check_space(args.root, needed, "what is to be downloaded")
         confirm(args.yes)
         one_after_the_other((part.folder, partial(provide, part, args.root, drive)) for part in missing)

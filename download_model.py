@@ -11,10 +11,10 @@ import argparse
 
 from model.checkpoint import load_network
 from model.variants import PUBLISHED_WEIGHTS
+from util.cli import InputError, run, warn
 from util.download import fetch
 from util.drive import Drive
-from util.errors import InputError, run, warn
-from util.output import prepare_folder
+from util.files import prepare_folder
 from util.plan import amount, bytes_to_fetch
 from util.sources import WEIGHTS
 

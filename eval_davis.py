@@ -5,8 +5,8 @@ Writes DIR/<video>/<frame>.png, palette masks with the objects numbered from 1, 
 from pathlib import Path
 
 from dataset.davis import davis_2017, davis_2017_palette
-from util.errors import run
-from util.evaluate import benchmark_parser, evaluate
+from inference.evaluation import benchmark_parser, evaluate
+from util.cli import run
 
 
 def main() -> int:

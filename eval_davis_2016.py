@@ -5,8 +5,8 @@ Writes DIR/<video>/<frame>.png, grey masks of 0 and 255, as the published script
 from pathlib import Path
 
 from dataset.davis import davis_2016
-from util.errors import run
-from util.evaluate import benchmark_parser, evaluate
+from inference.evaluation import benchmark_parser, evaluate
+from util.cli import run
 
 
 def main() -> int:

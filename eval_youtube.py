@@ -7,8 +7,8 @@ script does.
 from pathlib import Path
 
 from dataset.youtube import youtube_palette, youtube_vos
-from util.errors import run
-from util.evaluate import benchmark_parser, evaluate
+from inference.evaluation import benchmark_parser, evaluate
+from util.cli import run
 
 SIZE = 480                   # pixels of the shorter side, as published
 

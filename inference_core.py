@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.aggregate import aggregate
-from model.memory import MemoryBank
+from model.memory_bank import MemoryBank
+from model.memory_reader import read
 from model.network import PropagationNetwork, Query
 from model.padding import STRIDE, crop, padding
-from model.reading import read
 
 
 class _Unmemorized(NamedTuple):
@@ -126,7 +126,7 @@ class InferenceCore:
 
     def _correct(self, probabilities: Tensor, mask: Tensor, given: list[int]) -> Tensor:
         """Put the given objects in the place of what was predicted (or was not yet known) for them."""
-        objects = dict(zip(self.labels, probabilities[1:] * (mask == 0)))
+        objects = dict(zip(self.labels, probabilities[1:] * (mask == 0), strict=True))
         new = [label for label in given if label not in objects]
         self.labels += new
         sizes = [len(new)] if self.network.shares_keys else [1] * len(new)

@@ -16,14 +16,15 @@ import argparse
 from pathlib import Path
 
 from dataset.clip import open_clip
-from util.clip import DIRECTIONS, frames_to_do, propagate_clip
+from inference.bidirectional import DIRECTIONS, frame_ranges, propagate_clip
+from inference.overlay import write_overlay
+from inference.propagation import PropagationConfig, Timer, add_arguments, load_for_propagation
+from inference.results import check_output_is_not_input, check_replaceable
+from util.cli import run, warn
 from util.device import allow_tf32, pick_device
-from util.errors import run, warn
-from util.output import check_replaceable, keep_inputs, prepare_folder, whole_folder
-from util.overlay import write_overlay
+from util.files import atomic_folder, prepare_folder
 from util.palette import davis_palette, palette_of
 from util.progress import frames_bar
-from util.propagation import Clock, Options, add_arguments, load_for_propagation
 
 SIZE = 480                   # pixels of the shorter side, which suit the published weights
 
@@ -57,19 +58,19 @@ def main() -> None:
     print(f"network: {network.variant} ({args.model})")
     video = open_clip(args.video, args.images, args.masks)
     output = (args.output or Path("output") / video.name).resolve()
-    keep_inputs(output, video)
+    check_output_is_not_input(output, video)
     check_replaceable(output, video.frames.names, args.overwrite)
     prepare_folder(output if output.is_dir() else output.parent)
 
     palette = palette_of(next(iter(video.masks.values()))) or davis_palette()
-    clock, options = Clock(), Options.of(args, network, SIZE)
-    forward, backward = frames_to_do(video, args.direction)
+    clock, options = Timer(), PropagationConfig.of(args, network, SIZE)
+    forward, backward = frame_ranges(video, args.direction)
     left_out = len(video.frames.names) - len({*forward, *backward})
     if left_out:
         place = "before the first" if args.direction == "forward" else "after the last"
         warn(f"{left_out} frames {place} mask get none; --direction both fills them too")
     bar = frames_bar(len(forward) + len(backward))
-    with whole_folder(output) as folder:
+    with atomic_folder(output) as folder:
         propagate_clip(network, video, options, args.direction, folder, palette, clock, bar.increment)
         bar.finish()
         written = len(list(folder.glob("*.png")))

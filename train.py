@@ -14,20 +14,19 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from dataset.schedule import BatchSchedule
-from dataset.stages import bl30k_stage, static_stage, video_stage
-from dataset.training import TrainingSet, collate, end_workers, start_worker
-from model.losses import hard_share
+from dataset.sampling import BatchSchedule
+from dataset.stages import TrainingSet, bl30k_stage, collate, end_workers, start_worker, static_stage, video_stage
+from model.losses import hard_pixel_ratio
 from model.model import Trainer
 from model.network import PropagationNetwork
 from model.pretrained import imagenet_weights, start_from_imagenet, start_from_network
 from model.variants import build
 from util.allocation import keep_memory
-from util.device import Share, pick_device
-from util.errors import InputError, counted, run, warn
+from util.cli import InputError, pluralize, run, warn
+from util.device import ProcessGroup, pick_device
+from util.files import prepare_folder
 from util.hyper_para import parse
-from util.logger import Logger, describe_commit, training_picture
-from util.output import prepare_folder
+from util.logger import Logger, describe_commit, training_grid
 from util.progress import training_bar
 
 REPORT_EVERY, PICTURE_EVERY = 100, 800
@@ -49,7 +48,7 @@ def build_network(args: argparse.Namespace) -> PropagationNetwork:
     return network
 
 
-def build_data(args: argparse.Namespace, share: Share) -> TrainingSet:
+def build_data(args: argparse.Namespace, share: ProcessGroup) -> TrainingSet:
     """The data of the stage."""
     def epochs(samples: int) -> int:
         per_epoch = samples // (args.batch_size * share.world)
@@ -64,7 +63,7 @@ def build_data(args: argparse.Namespace, share: Share) -> TrainingSet:
 class Report:
     """Averages figures over a window of iterations and over all processes."""
 
-    def __init__(self, share: Share):
+    def __init__(self, share: ProcessGroup):
         self.share = share
         self.window: list[dict[str, torch.Tensor]] = []
         self.since = time.perf_counter()
@@ -83,11 +82,11 @@ class Report:
         losses = {name: sum(part[name] for part in parts) / len(parts) / count for name in sums if name != "overlap"}
         overlaps = torch.tensor([part["overlap"] for part in parts]).sum(0)
         iou = ((overlaps[:, 0] + 1) / (overlaps[:, 1] + 1)).tolist()
-        return {**losses, "total_loss": sum(losses.values()), "p": hard_share(iteration),
-                **dict(zip(("iou/iou", "iou/sec_iou"), iou)), "lr": lr, "time": seconds / count}
+        return {**losses, "total_loss": sum(losses.values()), "p": hard_pixel_ratio(iteration),
+                **dict(zip(("iou/iou", "iou/sec_iou"), iou, strict=False)), "lr": lr, "time": seconds / count}
 
 
-def train(args: argparse.Namespace, share: Share) -> int:
+def train(args: argparse.Namespace, share: ProcessGroup) -> int:
     """Build, then loop. Returns the exit code."""
     keep_memory()
     device = pick_device(args.device)
@@ -126,8 +125,8 @@ def train(args: argparse.Namespace, share: Share) -> int:
             prepare_folder(SAVES / logger.long_id)
         logger.text("hyperpara", json.dumps(vars(args), default=str))
         logger.text("git", describe_commit(Path(__file__).parent))
-        print(f"{counted(len(data), 'sample')}, {counted(schedule.per_epoch, 'iteration')} an epoch, "
-              f"{counted(schedule.epochs, 'epoch')}, starting at iteration {start}", flush=True)
+        print(f"{pluralize(len(data), 'sample')}, {pluralize(schedule.per_epoch, 'iteration')} an epoch, "
+              f"{pluralize(schedule.epochs, 'epoch')}, starting at iteration {start}", flush=True)
 
     def save(iteration: int) -> None:
         if main_process and logger.long_id:
@@ -141,10 +140,10 @@ def batches(loader: DataLoader) -> Iterator[dict[str, Any]]:
     try:
         yield from loader
     except InputError as error:
-        raise InputError(str(error).strip().splitlines()[-1].removeprefix("util.errors.InputError: ")) from None
+        raise InputError(str(error).strip().splitlines()[-1].removeprefix("util.cli.InputError: ")) from None
 
 
-def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, share: Share, logger: Logger | None,
+def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, share: ProcessGroup, logger: Logger | None,
          start: int, save: Any) -> int:  # noqa: ANN401
     """Go through the batches; report, picture and save on the way, at the end and when asked to stop."""
     stop: list[int] = []
@@ -171,7 +170,7 @@ def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, share: 
                     logger.scalars(values, iteration)
             if logger and iteration % PICTURE_EVERY == 0:
                 found = tuple(part.probabilities.detach() for part in predictions)
-                logger.picture("train/pairs", training_picture(batch["frames"], batch["target"], found), iteration)
+                logger.picture("train/pairs", training_grid(batch["frames"], batch["target"], found), iteration)
             iteration += 1
             if bar:
                 bar.update(iteration - start)
@@ -194,7 +193,7 @@ def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, share: 
 
 def main() -> int:
     args = parse()
-    share = Share.join()
+    share = ProcessGroup.join()
     try:
         return train(args, share)
     finally:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dataset.images import read_frame
+from dataset.image_io import read_frame
+from inference.correspondence_viewer import VIEW_FILES, CorrespondenceViewer, has_display, save_views
 from model.checkpoint import load_network
 from model.padding import STRIDE
 from model.variants import PUBLISHED_WEIGHTS, default_weights
-from util.correspondence import VIEW_FILES, Windows, has_display, save_views
+from util.cli import InputError, run
 from util.device import allow_tf32, pick_device
-from util.errors import InputError, run
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -48,7 +48,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     pictures = [read_frame(path) for path in (args.src_image, args.tar_image)]
-    for path, picture in zip((args.src_image, args.tar_image), pictures):
+    for path, picture in zip((args.src_image, args.tar_image), pictures, strict=True):
         if min(picture.shape[:2]) < STRIDE:
             raise InputError(f"{path}: {picture.shape[1]}x{picture.shape[0]} pixels, both sides need {STRIDE} or more")
     height, width = pictures[0].shape[:2]
@@ -61,7 +61,7 @@ def main() -> None:
         if path.resolve() in {(args.output / name).resolve() for name in VIEW_FILES}:
             raise InputError(f"{path}: would be overwritten by the view of that name; name another --output")
     allow_tf32(False)
-    windows = Windows(load_network(args.model, pick_device(args.device)), *pictures, args.output)
+    windows = CorrespondenceViewer(load_network(args.model, pick_device(args.device)), *pictures, args.output)
     if not args.points:
         return windows.run()
     windows.points = args.points

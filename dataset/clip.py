@@ -5,10 +5,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from dataset.frames import Frames, ImageFrames
-from dataset.images import IMAGE_SUFFIXES
+from dataset.image_io import IMAGE_SUFFIXES
 from dataset.video import Video, image_files
-from util.errors import InputError, warn
+from dataset.video_reader import Frames, ImageFrames
+from util.cli import InputError, warn
 
 
 def open_clip(video: Path | None, images: Path | None, masks: Path) -> Video:
@@ -24,7 +24,7 @@ def open_clip(video: Path | None, images: Path | None, masks: Path) -> Video:
         InputError: something is missing or unreadable, or a mask is named after no frame.
     """
     if video is not None:
-        from dataset.video_file import VideoFrames
+        from dataset.video_reader import VideoFrames
         frames, name = VideoFrames(video), video.stem
     else:
         files = sorted(image_files(images, IMAGE_SUFFIXES), key=lambda path: natural_order(path.name))

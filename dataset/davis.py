@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataset.frames import ImageFrames
-from dataset.images import IMAGE_SUFFIXES
-from dataset.video import Video, image_files, truth_folder
-from util.errors import InputError
+from dataset.image_io import IMAGE_SUFFIXES
+from dataset.video import Video, ground_truth_folder, image_files
+from dataset.video_reader import ImageFrames
+from util.cli import InputError
 from util.palette import davis_palette, palette_of
 
 
@@ -73,4 +73,4 @@ def _video(root: Path, name: str, **options: bool) -> Video:
     first = masks / f"{frames.names[0]}.png"
     if not first.is_file():
         raise InputError(f"{first}: the first frame's mask is missing")
-    return Video(name, frames, {0: first}, truth_folder(frames, masks), **options)
+    return Video(name, frames, {0: first}, ground_truth_folder(frames, masks), **options)

@@ -14,7 +14,6 @@ from torchvision.transforms import InterpolationMode, v2
 from tps import ThinPlateSpline
 
 from util.opencv import cv2
-from util.propagation import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 384
 FILL = (124, 116, 104)      # the mean colour of ImageNet
@@ -155,8 +154,3 @@ def video_sequence(smallest: float, size: int = SIZE) -> v2.Transform:
 def video_frame() -> v2.Transform:
     """What is each frame's own."""
     return v2.Compose([Affine(15, shear=10), v2.ColorJitter(0.01, 0.01, 0.01)])
-
-
-def normalise(frames: Tensor) -> Tensor:
-    """(..., 3, H, W) uint8 -> float, with ImageNet's mean and standard deviation."""
-    return v2.functional.normalize(frames.as_subclass(Tensor).float() / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.frames import Frames, ImageFrames
-from dataset.images import fit_mask, has_smooth_edges, read_mask
-from util.errors import InputError, warn
+from dataset.image_io import fit_mask, has_smooth_edges, read_mask
+from dataset.video_reader import Frames, ImageFrames
+from util.cli import InputError, warn
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,6 @@ def image_files(folder: Path, suffixes: set[str]) -> list[Path]:
     return files
 
 
-def truth_folder(frames: ImageFrames, folder: Path) -> Path | None:
+def ground_truth_folder(frames: ImageFrames, folder: Path) -> Path | None:
     """The folder, if it holds a mask for every frame."""
     return folder if all((folder / f"{name}.png").is_file() for name in frames.names) else None

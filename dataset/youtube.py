@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataset.frames import ImageFrames
-from dataset.images import IMAGE_SUFFIXES
-from dataset.video import Video, image_files, truth_folder
-from util.errors import InputError, warn
+from dataset.image_io import IMAGE_SUFFIXES
+from dataset.video import Video, ground_truth_folder, image_files
+from dataset.video_reader import ImageFrames
+from util.cli import InputError, warn
 from util.palette import davis_palette, palette_of
 
 
@@ -39,7 +39,7 @@ def youtube_vos(root: Path, split: str) -> list[Video]:
             if path.stem not in index_of:
                 raise InputError(f"{path}: a mask without a frame (there is no {path.stem} in {images / name})")
             masks[index_of[path.stem]] = path
-        videos.append(Video(name, frames, masks, truth_folder(frames, images.parent / "Annotations" / name)))
+        videos.append(Video(name, frames, masks, ground_truth_folder(frames, images.parent / "Annotations" / name)))
     return videos
 
 

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from model.modules import merge_objects, partial_convolution, split_objects
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)     # how pictures are normalised
-
 
 class Bottleneck(nn.Module):
     """ResNet's 1x1, 3x3, 1x1 residual block, with the stride in the 3x3."""

@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.network import PropagationNetwork
 from model.variants import PUBLISHED_WEIGHTS, build, variant_of
-from util.errors import InputError
+from util.cli import InputError
 
 
 def read_file(path: Path) -> object:

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.memory_reader import affinity, read
 from model.network import PropagationNetwork
-from model.padding import STRIDE, cell_at, crop, middle_of, padding
-from model.reading import affinity, read
+from model.padding import STRIDE, center_of_location, crop, location_of_pixel, padding
 
 
 class Correspondence:
@@ -81,13 +81,13 @@ class Correspondence:
     def find(self, x: float, y: float) -> tuple[int, int]:
         """The middle (x, y) of the target's cell that a source pixel most likely lies in."""
         row, column = divmod(int(self._transfer_points([(x, y)]).argmax()), self.target_grid[1])
-        return middle_of(row, column, *self.target_size)
+        return center_of_location(row, column, *self.target_size)
 
     def _transfer_points(self, points: Sequence[tuple[float, float]]) -> Tensor:
         """How much of the source cells that hold the pixels (x, y) is in each target cell: (1, h', w')."""
         cells = torch.zeros(1, *self.source_grid)
         for x, y in points:
-            cells[(0, *cell_at(x, y, *self.source_size))] = 1
+            cells[(0, *location_of_pixel(x, y, *self.source_size))] = 1
         return self.transfer(cells)
 
     def _upsample(self, cells: Tensor) -> Tensor:

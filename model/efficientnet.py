@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.backbones import IMAGENET_MEAN, IMAGENET_STD
+from util.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 # Of each stage: expansion, kernel, stride, channels, blocks.
 STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3))
@@ -21,7 +21,7 @@ EPSILON = 1e-3                                       # of TensorFlow's batch nor
 WIDE, STRIPE = 2 ** 22, 2 ** 20                      # elements, see InvertedResidual.forward
 
 
-def halve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def conv_stride2_same(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """A convolution of stride 2, padded as TensorFlow does it: a cell sees as far to the left as to the right of it.
 
     That is one zero more after than before the picture. Zeros before the kernel have the same effect, and are cheaper
@@ -59,7 +59,7 @@ class InvertedResidual(nn.Module):
 
     def _convolve(self, x: Tensor) -> Tensor:
         wide = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        wide = self.depthwise(wide) if self.depthwise.stride == (1, 1) else halve(self.depthwise, wide)
+        wide = self.depthwise(wide) if self.depthwise.stride == (1, 1) else conv_stride2_same(self.depthwise, wide)
         out = self.project(F.relu6(wide, inplace=True))
         return out + x if self.residual else out
 
@@ -81,7 +81,7 @@ class EfficientNetLite(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = F.relu6(halve(self.stem, image), inplace=True)
+        x = F.relu6(conv_stride2_same(self.stem, image), inplace=True)
         f4 = self.stages[1](self.stages[0](x))
         f8 = self.stages[2](f4)
         return self.stages[4](self.stages[3](f8)), f8, f4

@@ -9,7 +9,7 @@ from torch import Tensor
 START, END, FINAL_SHARE = 20_000, 70_000, 0.15
 
 
-def hard_share(iteration: int) -> float:
+def hard_pixel_ratio(iteration: int) -> float:
     """The share of an image's pixels, the hardest ones, that enter the loss at an iteration."""
     if iteration < START:
         return 1.0
@@ -23,13 +23,13 @@ def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, selector: Tensor,
         logits: (B, K+1, H, W), aggregated, background first.
         target: (B, H, W) integers 0..K.
         selector: (B, K), 1 where the object exists. A sample's missing objects take no part in its softmax.
-        iteration: decides on the share of pixels, see `hard_share`.
+        iteration: decides on the share of pixels, see `hard_pixel_ratio`.
 
     Returns:
         a scalar.
     """
-    share, losses = hard_share(iteration), []
-    for image, truth, present in zip(logits, target, selector):
+    share, losses = hard_pixel_ratio(iteration), []
+    for image, truth, present in zip(logits, target, selector, strict=True):
         classes = 1 + int(present.sum())
         loss = F.cross_entropy(image[None, :classes], truth[None], reduction="none").flatten()
         if share < 1:

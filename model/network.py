@@ -28,7 +28,7 @@ def objects_at_once(device: torch.device) -> int:
 class PropagationNetwork(nn.Module):
     """Memorises frames with their masks and segments further frames from that memory.
 
-    Reading the memory lies between the two (`model.reading.read`): it has no weights, and how it reads
+    Reading the memory lies between the two (`model.memory_reader.read`): it has no weights, and how it reads
     (top-k, kernel) is the caller's choice.
 
     Args:

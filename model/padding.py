@@ -18,13 +18,13 @@ def crop(padded: Tensor, height: int, width: int) -> Tensor:
     return padded[..., top:top + height, left:left + width]
 
 
-def cell_at(x: float, y: float, height: int, width: int) -> tuple[int, int]:
+def location_of_pixel(x: float, y: float, height: int, width: int) -> tuple[int, int]:
     """The stride-16 cell (row, column) of a frame that a pixel lies in; outside counts as the nearest pixel."""
     left, _, top, _ = padding(height, width)
     return (int(min(max(y, 0), height - 1)) + top) // STRIDE, (int(min(max(x, 0), width - 1)) + left) // STRIDE
 
 
-def middle_of(row: int, column: int, height: int, width: int) -> tuple[int, int]:
+def center_of_location(row: int, column: int, height: int, width: int) -> tuple[int, int]:
     """The pixel (x, y) in the middle of a stride-16 cell, or the nearest one that is in the frame."""
     left, _, top, _ = padding(height, width)
     x, y = STRIDE * column + STRIDE // 2 - left, STRIDE * row + STRIDE // 2 - top

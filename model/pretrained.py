@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from model.checkpoint import load_state, read_state
 from model.efficientnet import fold
 from model.network import PropagationNetwork
-from util.errors import InputError
+from util.cli import InputError
 
 
 def imagenet_weights(variant: str, path: Path | None) -> dict[str, Tensor]:

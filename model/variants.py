@@ -17,7 +17,7 @@ PUBLISHED_WEIGHTS = Path("saves/propagation_model.pth")
 LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.pth"
 
 
-class Reading(NamedTuple):
+class InferenceDefaults(NamedTuple):
     """How a network is best run.
 
     Attributes:
@@ -28,7 +28,7 @@ class Reading(NamedTuple):
     top_k: int
 
 
-READINGS = {"published": Reading(None, 50), "lite": Reading(480, 16)}
+INFERENCE_DEFAULTS = {"published": InferenceDefaults(None, 50), "lite": InferenceDefaults(480, 16)}
 
 
 def default_weights() -> Path:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TILE, REACH = 4, 6                     # outputs, and the inputs they depend on, along each side
+TILE, INPUT_TILE = 4, 6                     # outputs, and the inputs they depend on, along each side
 TILES_AT_ONCE = 2 ** 16                # times channels: 36 floats of each are worked on at once
 MULTIPLICATIONS = 3 * 2 ** 29           # of the direct convolution, from which on it pays
 
@@ -52,7 +52,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool =
     filters = _transform_filters(weight)
     at_once = min(rows, max(1, TILES_AT_ONCE // (columns * max(channels, outputs))))
     buffers = _Buffers(at_once, columns, channels, outputs, x)
-    for image, out in zip(x.permute(0, 2, 3, 1), result):
+    for image, out in zip(x.permute(0, 2, 3, 1), result, strict=True):
         for first in range(0, rows, at_once):
             stripe = _pad(image, first, min(at_once, rows - first), buffers, relu)
             outputs_of_tiles = _transform_back(_transform_tiles(stripe, buffers), filters, buffers)
@@ -73,8 +73,8 @@ class _Buffers:
         # One row more than the tiles need, for the last column of the last row to reach into.
         self.stripe = like.new_zeros(TILE * rows + 3, TILE * columns, channels)
         # Of the tiles, all of them transformed along one side reach into two pixels more.
-        self.odd = like.new_empty(REACH * max(REACH * tiles * outputs, TILE * tiles * channels + 2 * channels))
-        self.even = like.new_empty(REACH * tiles * max(REACH * channels, TILE * outputs))
+        self.odd = like.new_empty(INPUT_TILE * max(INPUT_TILE * tiles * outputs, TILE * tiles * channels + 2 * channels))
+        self.even = like.new_empty(INPUT_TILE * tiles * max(INPUT_TILE * channels, TILE * outputs))
         self.a, self.b = (torch.tensor(rows, dtype=like.dtype, device=like.device) for rows in (OUTPUT, INPUT))
 
 
@@ -93,9 +93,9 @@ def _pad(image: Tensor, first: int, rows: int, buffers: _Buffers, relu: bool) ->
 def _transform_filters(weight: Tensor) -> Tensor:
     """(O, C, 3, 3) -> (6, 6, C, O)."""
     g = torch.tensor(FILTER, dtype=weight.dtype, device=weight.device)
-    both = torch.einsum("ij,kl->ikjl", g, g).reshape(REACH ** 2, 9)
+    both = torch.einsum("ij,kl->ikjl", g, g).reshape(INPUT_TILE ** 2, 9)
     transformed = torch.matmul(both, weight.permute(0, 2, 3, 1).flatten(1, 2))
-    return transformed.permute(1, 2, 0).unflatten(0, (REACH, REACH))
+    return transformed.permute(1, 2, 0).unflatten(0, (INPUT_TILE, INPUT_TILE))
 
 
 def _transform_tiles(stripe: Tensor, buffers: _Buffers) -> Tensor:
@@ -103,23 +103,23 @@ def _transform_tiles(stripe: Tensor, buffers: _Buffers) -> Tensor:
     rows, line, channels = len(stripe) // TILE, stripe.shape[1] * stripe.shape[2], stripe.shape[2]
     count = rows * line // (TILE * channels)
     # Tiles overlap by two, so they are views with strides of four.
-    overlapping = stripe.as_strided((rows, REACH, line), (TILE * line, line, 1))
-    down = buffers.odd[:REACH * rows * line].view(REACH, rows, line)
+    overlapping = stripe.as_strided((rows, INPUT_TILE, line), (TILE * line, line, 1))
+    down = buffers.odd[:INPUT_TILE * rows * line].view(INPUT_TILE, rows, line)
     torch.bmm(buffers.b.expand(rows, -1, -1), overlapping, out=down.transpose(0, 1))
-    pieces = down.as_strided((REACH * count, REACH, channels), (TILE * channels, channels, 1))
-    both = buffers.even[:REACH ** 2 * count * channels].view(REACH * count, REACH, channels)
+    pieces = down.as_strided((INPUT_TILE * count, INPUT_TILE, channels), (TILE * channels, channels, 1))
+    both = buffers.even[:INPUT_TILE ** 2 * count * channels].view(INPUT_TILE * count, INPUT_TILE, channels)
     torch.bmm(buffers.b.expand(len(pieces), -1, -1), pieces, out=both)
-    return both.view(REACH, count, REACH, channels).transpose(1, 2)
+    return both.view(INPUT_TILE, count, INPUT_TILE, channels).transpose(1, 2)
 
 
 def _transform_back(tiles: Tensor, filters: Tensor, buffers: _Buffers) -> Tensor:
     """Multiply (6, 6, T, C) and (6, 6, C, O), and transform to the outputs (4, 4, T, O)."""
     size = tiles.shape[2] * filters.shape[3]
-    products = buffers.odd[:REACH ** 2 * size].view(REACH, REACH, tiles.shape[2], filters.shape[3])
-    for row in range(REACH):
+    products = buffers.odd[:INPUT_TILE ** 2 * size].view(INPUT_TILE, INPUT_TILE, tiles.shape[2], filters.shape[3])
+    for row in range(INPUT_TILE):
         torch.bmm(tiles[row], filters[row], out=products[row])
-    across = buffers.even[:TILE * REACH * size].view(TILE, REACH * size)
-    torch.mm(buffers.a, products.view(REACH, REACH * size), out=across)
+    across = buffers.even[:TILE * INPUT_TILE * size].view(TILE, INPUT_TILE * size)
+    torch.mm(buffers.a, products.view(INPUT_TILE, INPUT_TILE * size), out=across)
     outputs = buffers.odd[:TILE ** 2 * size].view(TILE, TILE, size)
-    torch.bmm(buffers.a.expand(TILE, -1, -1), across.view(TILE, REACH, size), out=outputs)
+    torch.bmm(buffers.a.expand(TILE, -1, -1), across.view(TILE, INPUT_TILE, size), out=outputs)
     return outputs.view(TILE, TILE, *products.shape[2:])

@@ -1,6 +1,6 @@
 """Measure how long a frame takes, where the time goes, and how much memory it needs.
 
-  python scripts/benchmark.py [--model FILE] [--device NAME] [--amp] [--tf32] [--objects 1 3 5] [--memory 10 50 100]
+  python -m scripts.benchmark [--model FILE] [--device NAME] [--amp] [--tf32] [--objects 1 3 5] [--memory 10 50 100]
 
 For each number of objects and of memory frames: the median seconds of a frame of random pixels, its parts, the peak
 memory, and for the published network the speed as a share of a square float32 matrix product's, measured in turn with
@@ -13,7 +13,6 @@ import argparse
 import multiprocessing
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -24,15 +23,14 @@ from typing import NamedTuple
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import inference_core  # noqa: E402
-from inference_core import InferenceCore, to_label_map  # noqa: E402
-from model.network import PropagationNetwork  # noqa: E402
-from model.padding import STRIDE  # noqa: E402
-from model.variants import READINGS, default_weights  # noqa: E402
-from util.device import allow_tf32, out_of_memory, pick_device  # noqa: E402
-from util.errors import InputError, counted, run  # noqa: E402
-from util.propagation import MOST_PIXELS, load_for_propagation, positive  # noqa: E402
+import inference_core
+from inference.propagation import MOST_PIXELS, load_for_propagation
+from inference_core import InferenceCore, to_label_map
+from model.network import PropagationNetwork
+from model.padding import STRIDE
+from model.variants import INFERENCE_DEFAULTS, default_weights
+from util.cli import InputError, pluralize, positive_int, run
+from util.device import allow_tf32, out_of_memory, pick_device
 
 # Multiplications of the original for each stride-16 location of a frame, and besides for each object in it.
 ORIGINAL_FRAME, ORIGINAL_OBJECT = 128e9 / 1620, 106e9 / 1620
@@ -129,7 +127,7 @@ def watch_parts(network: PropagationNetwork, device: torch.device) -> Stopwatch:
 def filled_core(network: PropagationNetwork, setting: Setting, image: torch.Tensor) -> InferenceCore:
     """A core that follows the objects, vertical stripes, with so many frames in memory."""
     height, width = setting.size
-    core = InferenceCore(network, READINGS[network.variant].top_k, amp=setting.amp, mem_every=10 ** 9)
+    core = InferenceCore(network, INFERENCE_DEFAULTS[network.variant].top_k, amp=setting.amp, mem_every=10 ** 9)
     stripes = torch.arange(width).expand(height, width) * (setting.objects + 1) // width
     core.step(image, stripes)
     core.step(image)
@@ -159,7 +157,7 @@ def measure(setting: Setting) -> Result:
         frame(index)
         matrix_product_speed(device)
     # In turn, since other work on the machine slows both.
-    times, speeds = zip(*((frame(index), matrix_product_speed(device)) for index in range(setting.repeats)))
+    times, speeds = zip(*((frame(index), matrix_product_speed(device)) for index in range(setting.repeats)), strict=True)
     watch = watch_parts(network, device)
     whole = sum(frame(index) for index in range(min(setting.repeats, 3)))
     watch.stop()
@@ -185,13 +183,13 @@ def main() -> None:
     parser.add_argument("--device", metavar="NAME", help="default: as propagate.py")
     parser.add_argument("--amp", action="store_true", help="compute in 16 bits where safe")
     parser.add_argument("--tf32", action="store_true", help="compute float32 in TF32 on NVIDIA GPUs")
-    parser.add_argument("--objects", type=positive, nargs="+", default=[1, 3, 5], metavar="K",
+    parser.add_argument("--objects", type=positive_int, nargs="+", default=[1, 3, 5], metavar="K",
                         help="default: %(default)s")
-    parser.add_argument("--memory", type=positive, nargs="+", default=[10, 50, 100], metavar="T",
+    parser.add_argument("--memory", type=positive_int, nargs="+", default=[10, 50, 100], metavar="T",
                         help="frames in memory (default: %(default)s)")
-    parser.add_argument("--size", type=positive, nargs=2, default=[480, 854], metavar=("HEIGHT", "WIDTH"),
+    parser.add_argument("--size", type=positive_int, nargs=2, default=[480, 854], metavar=("HEIGHT", "WIDTH"),
                         help="pixels (default: %(default)s)")
-    parser.add_argument("--repeats", type=positive, default=7, metavar="N", help="frames timed (default: %(default)s)")
+    parser.add_argument("--repeats", type=positive_int, default=7, metavar="N", help="frames timed (default: %(default)s)")
     args = parser.parse_args()
     if min(args.size) < STRIDE or max(args.size) > MOST_PIXELS:
         raise InputError(f"--size {args.size[0]} {args.size[1]}: both sides need {STRIDE} to {MOST_PIXELS} pixels")
@@ -212,7 +210,7 @@ def main() -> None:
                 except (RuntimeError, BrokenProcessPool) as error:
                     if not isinstance(error, BrokenProcessPool) and not out_of_memory(error):
                         raise
-                    raise InputError(f"out of memory with {counted(objects, 'object')} and {memory} frames in memory "
+                    raise InputError(f"out of memory with {pluralize(objects, 'object')} and {memory} frames in memory "
                                      f"at {args.size[1]}x{args.size[0]} pixels") from None
             if (objects, memory) == (args.objects[0], args.memory[0]):
                 device = pick_device(args.device)

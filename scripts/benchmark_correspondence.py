@@ -1,6 +1,6 @@
 """Count how often a point of an object lands on that object in a later frame: correspondences, measured.
 
-  python scripts/benchmark_correspondence.py --davis ../DAVIS/2016
+  python -m scripts.benchmark_correspondence --davis ../DAVIS/2016
 
 From the first frame of each sequence to each of the later ones named by --to, about --points points are taken, evenly
 spread over the object, and looked for three ways: by the network's correspondences; at the same place; and by
@@ -10,7 +10,6 @@ the share that lands on the object, by sequence.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,18 +18,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from dataset.davis import davis_2016  # noqa: E402
-from dataset.images import fit_mask  # noqa: E402
-from dataset.video import Video  # noqa: E402
-from model.checkpoint import load_network  # noqa: E402
-from model.network import PropagationNetwork  # noqa: E402
-from model.padding import STRIDE, cell_at, middle_of, padding  # noqa: E402
-from model.variants import PUBLISHED_WEIGHTS, default_weights  # noqa: E402
-from util.correspondence import correspond  # noqa: E402
-from util.device import allow_tf32, pick_device  # noqa: E402
-from util.errors import InputError, run  # noqa: E402
-from util.propagation import natural, positive  # noqa: E402
+from dataset.davis import davis_2016
+from dataset.image_io import fit_mask
+from dataset.video import Video
+from inference.correspondence_viewer import correspond
+from model.checkpoint import load_network
+from model.network import PropagationNetwork
+from model.padding import STRIDE, center_of_location, location_of_pixel, padding
+from model.variants import PUBLISHED_WEIGHTS, default_weights
+from util.cli import InputError, non_negative_int, positive_int, run
+from util.device import allow_tf32, pick_device
 
 Find = Callable[[int, int], tuple[int, int]]      # a source pixel (x, y) -> the target pixel that it is
 
@@ -47,7 +44,7 @@ def spread_points(mask: np.ndarray, count: int, seed: int) -> list[tuple[int, in
     """About ``count`` pixels (x, y) of a mask (H, W): those on a regular grid, whose place is drawn."""
     step = max((np.count_nonzero(mask) / count) ** 0.5, 1.0)
     left, top = np.random.default_rng(seed).uniform(0, step, 2)
-    rows, columns = (np.arange(start, side, step).astype(int) for start, side in zip((top, left), mask.shape))
+    rows, columns = (np.arange(start, side, step).astype(int) for start, side in zip((top, left), mask.shape, strict=True))
     return [(int(x), int(y)) for y in rows for x in columns if mask[y, x]]
 
 
@@ -63,9 +60,9 @@ def find_by_colour(source: np.ndarray, target: np.ndarray) -> Find:
     ours, theirs = cells(source), cells(target)
 
     def find(x: int, y: int) -> tuple[int, int]:
-        colour = ours[cell_at(x, y, *source.shape[:2])]
+        colour = ours[location_of_pixel(x, y, *source.shape[:2])]
         row, column = divmod(int((theirs - colour).square().sum(-1).argmin()), theirs.shape[1])
-        return middle_of(row, column, *target.shape[:2])
+        return center_of_location(row, column, *target.shape[:2])
     return find
 
 
@@ -103,7 +100,7 @@ def compare_video(network: PropagationNetwork, video: Video, to: Sequence[int], 
     if not masks[0].any():
         return []
     return [compare(network, (frames[0], frame), (masks[0], mask), count, seed)
-            for frame, mask in zip(frames[1:], masks[1:]) if mask.any()]
+            for frame, mask in zip(frames[1:], masks[1:], strict=True) if mask.any()]
 
 
 def table(results: dict[str, list[Shares]]) -> str:
@@ -123,10 +120,10 @@ def main() -> None:
         help="the DAVIS 2016 folder, or one laid out like it (default: %(default)s)")
     add("--model", type=Path, default=default_weights(), metavar="FILE",
         help=f"default: {PUBLISHED_WEIGHTS} if it is there, else the lite network that comes with the code")
-    add("--to", type=positive, nargs="+", default=[5, 10, 20], metavar="N",
+    add("--to", type=positive_int, nargs="+", default=[5, 10, 20], metavar="N",
         help="the later frames, counted from 0 (default: 5 10 20)")
-    add("--points", type=positive, default=100, metavar="N", help="of a pair, about (default: %(default)s)")
-    add("--seed", type=natural, default=0, help="of the points (default: %(default)s)")
+    add("--points", type=positive_int, default=100, metavar="N", help="of a pair, about (default: %(default)s)")
+    add("--seed", type=non_negative_int, default=0, help="of the points (default: %(default)s)")
     add("--device", metavar="NAME", help="cpu, cuda, mps (default: CUDA if there is a GPU, else MPS, else the CPU)")
     args = parser.parse_args()
     videos = [video for video in davis_2016(args.davis) if video.truth is not None]

@@ -1,6 +1,6 @@
 """Measure how fast training samples are made, and how fast static ones were made the original way.
 
-  python scripts/benchmark_loading.py DIR [--samples 40]
+  python -m scripts.benchmark_loading DIR [--samples 40]
 
 DIR is what scripts/make_dataset.py made. Prints samples/s of one worker (one thread) for each data set at the full 384
 pixels. The original way for a static sample: PIL, every affine of the sequence done anew for each frame, picture and
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +20,10 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 from tps import ThinPlateSpline
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from dataset.stages import bl30k_stage, static_stage, video_stage  # noqa: E402
-from dataset.transforms import FILL, SIZE  # noqa: E402
-from util.errors import run  # noqa: E402
-from util.opencv import cv2  # noqa: E402
-from util.propagation import positive  # noqa: E402
+from dataset.stages import bl30k_stage, static_stage, video_stage
+from dataset.transforms import FILL, SIZE
+from util.cli import positive_int, run
+from util.opencv import cv2
 
 
 def original_way(path: Path, mask_path: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -36,7 +33,7 @@ def original_way(path: Path, mask_path: Path) -> list[tuple[torch.Tensor, torch.
 
     def both(seed: int, transform: Callable[[int], v2.Transform], *pair: Image.Image) -> list[Image.Image]:
         results = []
-        for picture, fill in zip(pair, (FILL, 0)):
+        for picture, fill in zip(pair, (FILL, 0), strict=True):
             torch.manual_seed(seed)
             results.append(transform(fill)(picture))
         return results
@@ -63,7 +60,7 @@ def original_way(path: Path, mask_path: Path) -> list[tuple[torch.Tensor, torch.
     return frames
 
 
-def rate(make: Callable[[int], object], samples: int) -> float:
+def positive_float(make: Callable[[int], object], samples: int) -> float:
     """Samples/s after a warm-up, without the fastest and slowest tenth."""
     make(0)
     times = []
@@ -77,21 +74,21 @@ def rate(make: Callable[[int], object], samples: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="made by scripts/make_dataset.py")
-    parser.add_argument("--samples", type=positive, default=40, metavar="N", help="default: %(default)s")
+    parser.add_argument("--samples", type=positive_int, default=40, metavar="N", help="default: %(default)s")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     root = args.folder
     static = static_stage(root / "static", seed=0)
     pairs = [part.pairs[position] for part, position in static.items]
-    ours = rate(lambda index: static[(0, index % len(static))], args.samples)
-    theirs = rate(lambda index: original_way(*pairs[index % len(pairs)]), args.samples)
-    again = rate(lambda index: static[(1, index % len(static))], args.samples)
+    ours = positive_float(lambda index: static[(0, index % len(static))], args.samples)
+    theirs = positive_float(lambda index: original_way(*pairs[index % len(pairs)]), args.samples)
+    again = positive_float(lambda index: static[(1, index % len(static))], args.samples)
     print(f"static, ours          {ours:6.1f} and {again:6.1f} samples/s")
     print(f"static, original way  {theirs:6.1f} samples/s: ours is {(ours + again) / 2 / theirs:.2f} times as fast")
     for name, data in (("BL30K", bl30k_stage(root / "BL30K", lambda samples: 1, seed=0)),
                        ("DAVIS + YouTube", video_stage(root / "DAVIS", root / "YouTube", lambda samples: 1, seed=0))):
-        print(f"{name:<20}  {rate(lambda index, data=data: data[(0, index % len(data))], args.samples):6.1f} samples/s")
+        print(f"{name:<20}  {positive_float(lambda index, data=data: data[(0, index % len(data))], args.samples):6.1f} samples/s")
 
 
 if __name__ == "__main__":

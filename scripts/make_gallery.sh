@@ -14,14 +14,14 @@ WEIGHTS=model/weights/lite.pth
 
 # docs/overlay.jpg: of the contact sheets of both clips that `make demo` goes through (which takes published weights
 # if they are in saves/).
-"$PYTHON" scripts/demo.py "$WORK/demo"
+"$PYTHON" -m scripts.demo "$WORK/demo"
 
 # docs/correspondence.jpg: a point on each object of the first picture, and where they are in the second.
 "$PYTHON" try_correspondence.py --src_image examples/00015.jpg --tar_image examples/00020.jpg --model $WEIGHTS \
     --points 185,165 255,160 365,150 --output "$WORK/correspondence"
 
 # docs/training.jpg: the picture that train.py writes to TensorBoard, of one sample of a video without photographs in it.
-"$PYTHON" scripts/make_dataset.py "$WORK/made" --photos --cutouts --pictures 6 --videos 8 --frames 8 --height 240
+"$PYTHON" -m scripts.make_dataset "$WORK/made" --photos --cutouts --pictures 6 --videos 8 --frames 8 --height 240
 (cd "$WORK" && rm -rf log saves && "$PYTHON" "$CODE/train.py" --network lite --load_network "$CODE/$WEIGHTS" --id gallery \
     --stage 2 -b 1 -i 1 --seed 3 --num_workers 1 --davis_root made/DAVIS --yv_root made/YouTube)
 

@@ -1,6 +1,6 @@
 """Resize YouTubeVOS (or any data set of frames and masks) to 480 pixels on the shorter side.
 
-  python scripts/resize_youtube.py ../YouTube/train ../YouTube/train_480p
+  python -m scripts.resize_youtube ../YouTube/train ../YouTube/train_480p
 
 Frames bicubic, as JPEG; masks to the nearest pixel, with their palettes. Can be stopped and started again.
 """
@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from util.errors import InputError, counted, run, warn  # noqa: E402
-from util.progress import frames_bar  # noqa: E402
-from util.propagation import positive  # noqa: E402
-from util.resize import resize_folder  # noqa: E402
+from dataset.resize import resize_folder
+from util.cli import InputError, pluralize, positive_int, run, warn
+from util.progress import frames_bar
 
 
 def main(description: str | None = __doc__, shorter: int = 480,
@@ -25,8 +22,8 @@ def main(description: str | None = __doc__, shorter: int = 480,
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, metavar="IN", help="the folder with the pictures, in it or below it")
     parser.add_argument("output", type=Path, metavar="OUT", help="where they go, in the same places")
-    parser.add_argument("--size", type=positive, default=shorter, metavar="PIXELS", help="default: %(default)s")
-    parser.add_argument("--workers", type=positive, default=os.cpu_count(), metavar="N",
+    parser.add_argument("--size", type=positive_int, default=shorter, metavar="PIXELS", help="default: %(default)s")
+    parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), metavar="N",
                         help="processes (default: %(default)s, the machine's)")
     args = parser.parse_args()
     bars = []
@@ -39,7 +36,7 @@ def main(description: str | None = __doc__, shorter: int = 480,
     for message in failures:
         warn(message)
     if failures:
-        raise InputError(f"{counted(len(failures), 'picture')} could not be resized, see above; the others are done")
+        raise InputError(f"{pluralize(len(failures), 'picture')} could not be resized, see above; the others are done")
     print(f"done: {args.output}")
 
 

@@ -1,18 +1,16 @@
 """Write weights, or those of a training checkpoint, in 16 bits: half the size, to be shipped.
 
-  python scripts/shrink_weights.py saves/X/X_4000.pth model/weights/lite.pth
+  python -m scripts.shrink_weights saves/X/X_4000.pth model/weights/lite.pth
 """
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from model.checkpoint import plain_state, read_network, save_whole  # noqa: E402
-from util.errors import InputError, run  # noqa: E402
+from model.checkpoint import plain_state, read_network, save_whole
+from util.cli import InputError, run
 
 
 def main() -> None:

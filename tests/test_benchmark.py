@@ -35,7 +35,7 @@ def test_the_memory_is_filled_and_every_part_is_timed_once():
 
 
 def test_a_row_for_each_setting():
-    run = subprocess.run([sys.executable, ROOT / "scripts/benchmark.py", "--model", LITE_WEIGHTS, "--device", "cpu",
+    run = subprocess.run([sys.executable, "-m", "scripts.benchmark", "--model", LITE_WEIGHTS, "--device", "cpu",
                           "--objects", "1", "2", "--memory", "3", "--size", "64", "96", "--repeats", "2"],
                          capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
@@ -49,7 +49,7 @@ def test_a_row_for_each_setting():
 
 @pytest.mark.parametrize("arguments", [("--size", 10 ** 9, 10 ** 9), ("--memory", 10 ** 6)])
 def test_too_much_is_one_line(arguments):
-    result = subprocess.run([sys.executable, ROOT / "scripts/benchmark.py", "--model", LITE_WEIGHTS, "--device", "cpu",
+    result = subprocess.run([sys.executable, "-m", "scripts.benchmark", "--model", LITE_WEIGHTS, "--device", "cpu",
                              *map(str, arguments)], capture_output=True, text=True)
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
@@ -57,7 +57,7 @@ def test_too_much_is_one_line(arguments):
 
 
 def test_missing_weights_are_one_line():
-    run = subprocess.run([sys.executable, ROOT / "scripts/benchmark.py", "--model", "none.pth"], capture_output=True,
+    run = subprocess.run([sys.executable, "-m", "scripts.benchmark", "--model", "none.pth"], capture_output=True,
                          text=True, check=False)
     assert run.returncode == 2
     assert run.stderr.splitlines() == ["error: none.pth: no such weights file"]

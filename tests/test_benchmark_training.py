@@ -4,7 +4,7 @@ import sys
 
 
 def run(*args):
-    return subprocess.run([sys.executable, "scripts/benchmark_training.py", *args], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "scripts.benchmark_training", *args], capture_output=True, text=True)
 
 
 def test_a_row_for_each_kind_of_sample():

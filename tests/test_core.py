@@ -2,10 +2,10 @@
 import pytest
 import torch
 
+from inference.propagation import inference_size
 from inference_core import InferenceCore, to_label_map
 from model.checkpoint import load_network
 from model.variants import published_network
-from util.propagation import inference_size
 
 
 def image(seed=0, height=40, width=56):
@@ -158,7 +158,7 @@ def test_batches_and_objects_are_independent_of_how_they_are_grouped(network, mo
             key, value = network.memorize(frames, masks)
             results.append((key, value, network.segment(network.encode_query(frames), value)))
         alone = network.memorize(frames[1:], masks[1:])[0]
-    for one, other in zip(*results):
+    for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(results[0][0][1:], alone, rtol=1e-3, atol=1e-4)
 

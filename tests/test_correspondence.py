@@ -5,20 +5,20 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.images import read_frame
+from dataset.image_io import read_frame
+from inference.propagation import preprocess_frame
 from model.checkpoint import load_network
 from model.corr_network import Correspondence
-from model.padding import cell_at
-from model.reading import affinities_at_once
+from model.memory_reader import affinities_at_once
+from model.padding import location_of_pixel
 from model.variants import LITE_WEIGHTS, lite_network
-from util.propagation import to_image
 
 GOLDEN = Path(__file__).parent / "golden" / "correspondence.npz"
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples/00015.jpg"
 
 
 def picture(pixels):
-    return to_image(pixels, torch.device("cpu"), pixels.shape[:2])
+    return preprocess_frame(pixels, torch.device("cpu"), pixels.shape[:2])
 
 
 def test_the_affinity_is_the_published_one(network):
@@ -67,17 +67,17 @@ def test_padding_counts_for_the_cell():
     small = torch.zeros(3, 20, 40)            # padded by 6 above and 4 on the left
     pair = Correspondence(lite_network().eval(), small, small)
     assert pair.source_grid == (2, 3)
-    assert cell_at(0, 0, *pair.source_size) == (0, 0)
-    assert cell_at(11, 9, *pair.source_size) == (0, 0)
-    assert cell_at(12, 10, *pair.source_size) == (1, 1)
-    assert cell_at(-5, 1000, *pair.source_size) == (1, 0)
+    assert location_of_pixel(0, 0, *pair.source_size) == (0, 0)
+    assert location_of_pixel(11, 9, *pair.source_size) == (0, 0)
+    assert location_of_pixel(12, 10, *pair.source_size) == (1, 1)
+    assert location_of_pixel(-5, 1000, *pair.source_size) == (1, 0)
 
 
 def test_reading_in_slices_changes_nothing(pair, monkeypatch):
     features = torch.randn(3, *pair.source_grid)
     whole = pair.transfer(features)
     assert affinities_at_once(torch.device("cpu")) > 1000
-    monkeypatch.setattr("model.reading.affinities_at_once", lambda device: 150)
+    monkeypatch.setattr("model.memory_reader.affinities_at_once", lambda device: 150)
     torch.testing.assert_close(pair.transfer(features), whole, atol=1e-4, rtol=1e-3)
 
 

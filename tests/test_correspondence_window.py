@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageGrab
 
-from dataset.images import read_frame
+from dataset.image_io import read_frame
+from inference.correspondence_viewer import correspond, draw_source, draw_target
 from model.checkpoint import load_network
 from model.variants import LITE_WEIGHTS
-from util.correspondence import correspond, draw_source, draw_target
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = [sys.executable, str(ROOT / "try_correspondence.py"), "--model", str(LITE_WEIGHTS)]
@@ -35,7 +35,7 @@ def test_views_are_written_without_a_display(tmp_path):
                          env=without_display(), capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     source, target = (read_frame(path) for path in PICTURES)
-    for name, view in zip(("source", "target"), expected(source, target, [(200, 150), (90, 60)])):
+    for name, view in zip(("source", "target"), expected(source, target, [(200, 150), (90, 60)]), strict=True):
         assert np.array_equal(np.asarray(Image.open(tmp_path / f"views/{name}.png")), view)
     assert re.search(r"^200,150 -> \d+,\d+$", run.stdout, re.M)
 

@@ -13,9 +13,9 @@ import pytest
 from provider import Provider
 
 import util.download
+from util.cli import InputError
 from util.download import Withheld, fetch
 from util.drive import Drive
-from util.errors import InputError
 
 CONTENT = random.Random(1).randbytes(1_000_001)
 HALF = 500_001                  # of it, rounded up: what is here when a connection was cut

@@ -17,8 +17,8 @@ import download_bl30k
 import download_datasets
 import download_model
 from model.variants import LITE_WEIGHTS
+from util.cli import InputError
 from util.drive import Drive
-from util.errors import InputError
 from util.sources import PARTS, SEGMENTS, WEIGHTS
 from util.space import readable
 
@@ -293,7 +293,7 @@ def test_weights_that_are_none(start, provider, tmp_path):
 def test_a_run_that_is_stopped_leaves_its_part_and_the_next_goes_on(start, provider, tmp_path, number):
     whole = provider.files[IDS["static"]] = make_zip(*(f"{name}/{i}.jpg" for name in STATIC for i in range(30)))
     provider.ways[IDS["static"]] = ["whole", "slow"]                        # the first only asks for the size
-    code = f"from download_datasets import main; from util.drive import Drive; from util.errors import run; " \
+    code = f"from download_datasets import main; from util.drive import Drive; from util.cli import run; " \
            f"run(lambda: main(Drive({provider.address!r})))"
     process = subprocess.Popen([sys.executable, "-c", code, "--only", "static", "--yes", "--root", tmp_path],
                                cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

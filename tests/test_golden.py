@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from inference.propagation import preprocess_frame
 from inference_core import InferenceCore
 from model import winograd
-from util.propagation import to_image
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -26,7 +26,7 @@ def test_probabilities_are_the_published_ones(case, multiplications, network, mo
     found = np.zeros_like(expected)
     for t, frame in enumerate(frames):
         given = np.isin(labels[t], np.flatnonzero(first == t) + 1) * labels[t]
-        image = to_image(frame, core.device, frame.shape[:2])
+        image = preprocess_frame(frame, core.device, frame.shape[:2])
         probabilities = core.step(image, torch.from_numpy(given) if given.any() else None)[:, ::2, ::2].cpu()
         for channel, label in enumerate([0, *core.labels]):
             found[label, t] = probabilities[channel]

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from inference_core import InferenceCore, to_label_map
-from model.training import Clip
+from model.model import Clip
 from model.variants import build
 from util.device import allow_tf32
 
@@ -80,5 +80,5 @@ def test_tf32_is_switched_for_convolutions_and_matrix_products():
             allow_tf32(tf32)
             assert [switch.allow_tf32 for switch in switches] == [tf32] * 2
     finally:
-        for switch, value in zip(switches, before):
+        for switch, value in zip(switches, before, strict=True):
             switch.allow_tf32 = value

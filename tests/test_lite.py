@@ -10,20 +10,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dataset.frames import ImageFrames
-from dataset.images import read_mask
+from dataset.image_io import read_mask
 from dataset.video import Video
+from dataset.video_reader import ImageFrames
+from inference.propagation import preprocess_frame
+from inference.scoring import score
 from inference_core import InferenceCore, _Group
 from model import efficientnet
 from model.checkpoint import load_network, save_weights
 from model.efficientnet import EPSILON, EfficientNetLite, fold
-from model.memory import MemoryBank
+from model.memory_bank import MemoryBank
 from model.pretrained import start_from_imagenet
 from model.variants import LITE_WEIGHTS, lite_network, published_network
 from scripts.draw_clip import texture, write_clip
-from util.errors import InputError
-from util.propagation import IMAGENET_MEAN, IMAGENET_STD, to_image
-from util.score import score
+from util.cli import InputError
+from util.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -157,7 +158,7 @@ def test_objects_of_a_kind_keep_their_identities():
         for label, left in ((1, 40 + 6 * step), (2, 220 + 6 * step)):
             frame[80:161, left:left + 81][disc] = skins[label - 1][disc]
             mask[80:161, left:left + 81][disc] = label
-        image = to_image(frame.astype(np.uint8), core.device, mask.shape)
+        image = preprocess_frame(frame.astype(np.uint8), core.device, mask.shape)
         found = core.step(image, torch.from_numpy(mask) if step == 0 else None).argmax(0).numpy()
     for label in (1, 2):
         assert ((found == label) & (mask == 3 - label)).sum() < 0.1 * disc.sum()

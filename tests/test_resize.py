@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.images import write_mask
-from util.errors import InputError
+from dataset.image_io import write_mask
+from dataset.resize import resize_image
+from util.cli import InputError
 from util.palette import davis_palette
-from util.resize import resize_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -82,6 +82,6 @@ def test_a_full_disk_is_no_fault_of_the_picture(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(Image.Image, "save", save)
     picture = dataset / "JPEGImages/a/00000.jpg"
     with pytest.raises(OSError, match=r"No space left on device; free some and run this again: '.*0.jpg'") as caught:
-        resize_picture(picture, tmp_path / "out/00000.jpg", 48, Image.Resampling.BICUBIC)
+        resize_image(picture, tmp_path / "out/00000.jpg", 48, Image.Resampling.BICUBIC)
     assert not isinstance(caught.value, InputError)
     assert not list((tmp_path / "out").iterdir())

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset.images import read_frame, read_mask, write_mask
+from dataset.image_io import read_frame, read_mask, write_mask
+from inference.propagation import preprocess_frame
 from inference_core import InferenceCore, to_label_map
 from model.variants import LITE_WEIGHTS, published_network
 from scripts.draw_clip import write_clip
-from util.output import TEMPORARY
+from util.files import TEMPORARY
 from util.palette import davis_palette
-from util.propagation import to_image
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH, FRAMES = 64, 96, 4
@@ -79,7 +79,7 @@ def expected_masks(frames, given, network, values):
     for index, path in enumerate(frames):
         frame = read_frame(path)
         mask = torch.from_numpy(given[index]) if index in given else None
-        probabilities = core.step(to_image(frame, core.device, frame.shape[:2]), mask)
+        probabilities = core.step(preprocess_frame(frame, core.device, frame.shape[:2]), mask)
         labels = [values[label] for label in core.labels]
         maps.append(to_label_map(probabilities, labels, frame.shape[:2]).cpu().numpy())
     return maps

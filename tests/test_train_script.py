@@ -21,7 +21,7 @@ SIZE = ("--size", "48", "-b", "2", "--num_workers", "1", "--no_pretrained", "--d
 def made(tmp_path_factory):
     """Data in all four layouts."""
     folder = tmp_path_factory.mktemp("made")
-    subprocess.run([sys.executable, ROOT / "scripts/make_dataset.py", folder, "--pictures", "12", "--videos", "4",
+    subprocess.run([sys.executable, "-m", "scripts.make_dataset", folder, "--pictures", "12", "--videos", "4",
                     "--frames", "4", "--height", "64", "--photos", "--cutouts"], check=True, capture_output=True)
     return folder
 
@@ -217,7 +217,7 @@ def test_bad_input_is_refused_at_the_start(made, tmp_path, arguments, message):
 
 
 def test_made_data_is_the_same_for_the_same_seed(made, tmp_path):
-    subprocess.run([sys.executable, ROOT / "scripts/make_dataset.py", tmp_path, "--pictures", "12", "--videos", "4",
+    subprocess.run([sys.executable, "-m", "scripts.make_dataset", tmp_path, "--pictures", "12", "--videos", "4",
                     "--frames", "4", "--height", "64", "--photos", "--cutouts", "--workers", "1"], check=True)
     ours, theirs = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
                     for folder in (tmp_path, made))
@@ -232,7 +232,7 @@ def test_made_data_is_the_same_for_the_same_seed(made, tmp_path):
     (("--height", "48"), "holds data made otherwise"),
 ])
 def test_data_that_cannot_be_made_is_refused(made, tmp_path, arguments, message):
-    run = subprocess.run([sys.executable, ROOT / "scripts/make_dataset.py", made, *arguments], cwd=tmp_path,
+    run = subprocess.run([sys.executable, "-m", "scripts.make_dataset", made, *arguments], cwd=tmp_path,
                          capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert message in run.stderr

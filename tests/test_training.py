@@ -8,16 +8,15 @@ import pytest
 import torch
 from golden_weights import fill_weights
 
-from dataset.schedule import BatchSchedule, frame_distance, sample_frames
-from dataset.transforms import normalise
-from model.losses import bootstrapped_cross_entropy, hard_share
-from model.model import Trainer
+from dataset.sampling import BatchSchedule, frame_distance, sample_frames
+from model.losses import bootstrapped_cross_entropy, hard_pixel_ratio
+from model.model import Clip, Trainer
 from model.pretrained import start_from_imagenet, start_from_network, widen
-from model.training import Clip
 from model.variants import published_network
-from util.errors import InputError
+from util.cli import InputError
 from util.hyper_para import parse
 from util.logger import describe_commit
+from util.normalization import normalize
 
 GOLDEN = Path(__file__).parent / "golden"
 LOSSES = json.loads((GOLDEN / "train_losses.json").read_text())
@@ -27,7 +26,7 @@ def golden_batch(case):
     golden, objects = np.load(GOLDEN / f"train_{case}.npz"), 1 if case == "single_object" else 2
     target = torch.from_numpy(golden["labels"]).long()
     return golden, {
-        "frames": normalise(torch.from_numpy(golden["frames"]).permute(0, 1, 4, 2, 3)),
+        "frames": normalize(torch.from_numpy(golden["frames"]).permute(0, 1, 4, 2, 3)),
         "masks": torch.stack([(target[:, 0] == k + 1).float() for k in range(objects)], 1),
         "target": target,
         "selector": torch.ones(2, 1) if objects == 1 else torch.from_numpy(golden["selector"])}
@@ -39,7 +38,7 @@ def test_logits_are_the_published_ones(case):
     network = fill_weights(published_network(single_object=case == "single_object"))
     with torch.no_grad():
         predictions = Clip(network)(batch["frames"], batch["masks"], batch["selector"])
-    for prediction, name in zip(predictions, ("logits_1", "logits_2")):
+    for prediction, name in zip(predictions, ("logits_1", "logits_2"), strict=True):
         assert np.abs(prediction.logits[:, :, ::2, ::2].numpy() - golden[name]).max() < 1e-3
 
 
@@ -53,7 +52,7 @@ def test_losses_and_gradients_are_the_published_ones(case, iteration):
     for step, tolerance in ((0, 1e-5), (1, 2e-3)):
         expected = LOSSES[f"{case}_it{iteration}_step{step}"]
         figures, _ = trainer.step(batch, iteration)
-        assert hard_share(iteration) == pytest.approx(expected["p"])
+        assert hard_pixel_ratio(iteration) == pytest.approx(expected["p"])
         assert float(figures["loss_1"] + figures["loss_2"]) == pytest.approx(expected["total_loss"], rel=tolerance)
         shared, union = figures["overlap"][0].tolist()
         assert (shared + 1) / (union + 1) == pytest.approx(expected["iou"], rel=5e-3)
@@ -141,7 +140,7 @@ def test_sampling_follows_the_formula_draw_by_draw():
 def test_processes_share_each_batch_and_resume_where_they_were():
     whole = list(BatchSchedule(50, 4, 0, 30, seed=1))
     halves = [list(BatchSchedule(50, 2, 0, 30, seed=1, rank=rank, world=2)) for rank in (0, 1)]
-    assert [first + second for first, second in zip(*halves)] == whole
+    assert [first + second for first, second in zip(*halves, strict=True)] == whole
     assert list(BatchSchedule(50, 4, 17, 30, seed=1)) == whole[17:]
     epoch = [index for batch in whole[:12] for _, index in batch]
     assert len(set(epoch)) == 48

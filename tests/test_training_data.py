@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from dataset.images import write_mask
-from dataset.stages import bl30k_stage, static_stage, video_stage
-from dataset.training import StaticImages, TrainingSet, TrainingVideos, collate, static_pairs, video_pairs
+from dataset.image_io import write_mask
+from dataset.stages import TrainingSet, bl30k_stage, collate, static_stage, video_stage
+from dataset.static_dataset import StaticDataset, static_pairs
 from dataset.transforms import (
     Affine,
     ThinPlateWarp,
@@ -18,8 +18,9 @@ from dataset.transforms import (
     video_frame,
     video_sequence,
 )
+from dataset.vos_dataset import VOSDataset, video_pairs
 from scripts.draw_clip import write_clip
-from util.errors import InputError
+from util.cli import InputError
 from util.palette import davis_palette
 
 GREY, WHITE = 40, 220
@@ -159,21 +160,21 @@ def test_frames_without_objects_give_background(tmp_path):
     speck[30, 40] = 1
     write_mask(tmp_path / "masks/00000.png", speck, davis_palette())
     pairs = [(tmp_path / f"frames/{i:05d}.jpg", tmp_path / f"masks/{i:05d}.png") for i in range(4)]
-    sample = TrainingVideos([pairs], lambda epoch: 5, skip_small=True, size=64).sample(0, 0)
+    sample = VOSDataset([pairs], lambda epoch: 5, skip_small=True, size=64).sample(0, 0)
     assert sample["selector"].tolist() == [1, 0]
     assert not sample["target"].any()
     assert not sample["masks"].any()
 
 
 def test_small_objects_are_passed_over_in_bl30k():
-    videos = TrainingVideos([], lambda epoch: 5, skip_small=True)
+    videos = VOSDataset([], lambda epoch: 5, skip_small=True)
     labels = torch.zeros(3, 100, 100, dtype=torch.long)
     labels[0, :31, :31] = 1                                 # over 30 x 30
     labels[:, 40:51, :11] = 2                               # over 10 x 10, small in all frames
     labels[0, 60:71, :11], labels[1, 60:80, 60:80] = 3, 3   # as small, but 20 x 20 in another frame
     labels[0, 90:100, :10] = 4                              # 10 x 10 only
     assert videos._candidates(labels) == [1, 2]
-    assert TrainingVideos([], lambda epoch: 5)._candidates(labels) == [1, 2, 3, 4]
+    assert VOSDataset([], lambda epoch: 5)._candidates(labels) == [1, 2, 3, 4]
 
 
 def test_draws_depend_on_seed_epoch_and_index_only(tmp_path):
@@ -207,7 +208,7 @@ def test_bad_files_are_named_and_replaced(tmp_path, capsys):
     for message in ("p0.jpg: cannot be read", "p2.png: the mask is 30x30 pixels, its picture 260x200",
                     "p4.png: no object in this mask"):
         assert sum(message in skipped for skipped in batch["skipped"]) == 1, message
-    only_bad = TrainingSet([(StaticImages([(folder / "p0.jpg", folder / "p0.png")], 64), 1)], seed=0)
+    only_bad = TrainingSet([(StaticDataset([(folder / "p0.jpg", folder / "p0.png")], 64), 1)], seed=0)
     with pytest.raises(InputError, match=r"none of the 1 training samples can be used; the first: .*p0\.jpg"):
         only_bad[(0, 0)]
 
@@ -219,7 +220,7 @@ def test_masks_of_many_kinds_are_taken(tmp_path):
     Image.fromarray(mask).convert("RGB").save(folder / "p1.png")
     Image.fromarray((mask > 0).astype(np.uint8)).save(folder / "p2.png")
     for index in range(3):
-        sample = StaticImages(static_pairs(folder, by_class=False), 96).sample(index, 0)
+        sample = StaticDataset(static_pairs(folder, by_class=False), 96).sample(index, 0)
         assert sample["masks"].max() > 0.9, index
         assert (sample["target"] == 1).float().mean() > 0.02
 

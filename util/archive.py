@@ -17,7 +17,7 @@ import zlib
 from contextlib import closing
 from pathlib import Path
 
-from util.errors import said, warn
+from util.cli import first_line, warn
 from util.members import CHUNK, Damaged, Member, tar_members, zip_members, zip_size
 from util.progress import bytes_bar
 from util.space import check_space, say_full, write_all
@@ -46,10 +46,10 @@ def unpack(archive: Path, folder: Path) -> None:
         raise Damaged(f"{archive.name}: {error}") from None
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError,
             NotADirectoryError, FileExistsError, IsADirectoryError) as error:
-        raise Damaged(f"{archive.name}: the archive is damaged ({said(error)})") from None
+        raise Damaged(f"{archive.name}: the archive is damaged ({first_line(error)})") from None
     except OSError as error:
         if error.errno is None:                      # gzip's and bz2's way to say it
-            raise Damaged(f"{archive.name}: the archive is damaged ({said(error)})") from None
+            raise Damaged(f"{archive.name}: the archive is damaged ({first_line(error)})") from None
         raise say_full(error, folder.parent, total - done, f"{archive} is kept") from None
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from util.errors import InputError, said
+from util.cli import InputError, first_line
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 
@@ -27,7 +27,7 @@ def pick_device(name: str | None = None) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name}: not available on this machine "
-                         f"({said(error)})") from None
+                         f"({first_line(error)})") from None
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return device
@@ -46,13 +46,13 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
-class Share(NamedTuple):
+class ProcessGroup(NamedTuple):
     """This process's place among those that share the work."""
     rank: int = 0
     world: int = 1
 
     @classmethod
-    def join(cls) -> Share:
+    def join(cls) -> ProcessGroup:
         """Join the processes that ``torchrun`` started; alone when started plainly."""
         world = int(os.environ.get("WORLD_SIZE", 1))
         if world == 1:

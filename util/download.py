@@ -7,9 +7,9 @@ from http.client import HTTPException
 from io import FileIO
 from pathlib import Path
 
+from util.cli import InputError, first_line, warn
 from util.drive import Answer, Broken, Drive, NotServed, page_of
-from util.errors import InputError, said, warn
-from util.output import hold
+from util.files import hold
 from util.progress import bytes_bar
 from util.space import check_space, readable, say_full, write_all
 
@@ -91,7 +91,7 @@ def _receive(answer: Answer, file: FileIO, target: Path) -> None:
             try:
                 data = answer.stream.read1(CHUNK)
             except (OSError, HTTPException) as error:
-                raise Broken(f"the connection broke ({said(error)})") from None
+                raise Broken(f"the connection broke ({first_line(error)})") from None
             if not data:
                 break
             try:

@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlencode, urljoin
 
-from util.errors import said
+from util.cli import first_line
 from util.page import Page
 
 PAGE_BYTES = 1 << 20           # of a page that are read at most
@@ -110,7 +110,7 @@ class Drive:
                 raise Broken(f"the server answers with HTTP status {error.status}") from None
             return error
         except (OSError, HTTPException) as error:          # URLError is an OSError
-            raise Broken(f"no connection ({said(getattr(error, 'reason', error))})") from None
+            raise Broken(f"no connection ({first_line(getattr(error, 'reason', error))})") from None
 
 
 def page_of(drive_id: str) -> str:
@@ -133,4 +133,4 @@ def _page(response: HTTPResponse | HTTPError) -> Page | None:
         with response:
             return Page(response.read(PAGE_BYTES).decode(errors="replace"))
     except (OSError, HTTPException) as error:
-        raise Broken(f"the connection broke ({said(error)})") from None
+        raise Broken(f"the connection broke ({first_line(error)})") from None

@@ -2,39 +2,12 @@
 from __future__ import annotations
 
 import argparse
-import math
-import re
 from pathlib import Path
 
-from util.propagation import natural, positive
+from util.cli import identifier, non_negative_int, positive_float, positive_int, seed
 
 # By stage: samples a process, iterations, when the learning rate falls.
 STAGES = {0: (7, 300_000, [250_000]), 1: (4, 500_000, [450_000]), 2: (4, 150_000, [125_000])}
-
-
-def rate(text: str) -> float:
-    """An argument that is a finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def identifier(text: str) -> str:
-    """An argument that can be part of a file's name."""
-    if not re.fullmatch(r"[\w.+=@-]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r}: use letters, digits and . _ - + = @ only")
-    return text
-
-
-def seed(text: str) -> int:
-    """An argument that seeds a generator."""
-    if natural(text) >= 2 ** 63:
-        raise argparse.ArgumentTypeError(f"{text!r} has more than 63 bits")
-    return int(text)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -49,17 +22,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--id", type=identifier, default="NULL",
         help="the experiment's name; NULL: log and save nothing (default: %(default)s)")
     add("--stage", type=int, choices=list(STAGES), default=0, help="default: %(default)s")
-    add("-b", "--batch_size", type=positive, metavar="N", help="samples a process (default: 7, 4, 4 by stage)")
-    add("-i", "--iterations", type=positive, metavar="N", help="default: 300000, 500000, 150000 by stage")
-    add("--steps", type=positive, nargs="*", metavar="N",
+    add("-b", "--batch_size", type=positive_int, metavar="N", help="samples a process (default: 7, 4, 4 by stage)")
+    add("-i", "--iterations", type=positive_int, metavar="N", help="default: 300000, 500000, 150000 by stage")
+    add("--steps", type=positive_int, nargs="*", metavar="N",
         help="iterations at which the learning rate falls (default: 250000, 450000, 125000 by stage)")
-    add("--lr", type=rate, default=1e-5, help="learning rate of Adam (default: %(default)s)")
-    add("--gamma", type=rate, default=0.1, help="what the learning rate is multiplied with (default: %(default)s)")
+    add("--lr", type=positive_float, default=1e-5, help="learning rate of Adam (default: %(default)s)")
+    add("--gamma", type=positive_float, default=0.1, help="what the learning rate is multiplied with (default: %(default)s)")
     add("--network", choices=["published", "lite"], default="published",
         help="which to train; lite is the small one that comes with the code (default: %(default)s)")
-    add("--encoder_lr", type=rate, default=1.0, metavar="FACTOR",
+    add("--encoder_lr", type=positive_float, default=1.0, metavar="FACTOR",
         help="what the learning rate of the image encoder is multiplied with (default: %(default)s)")
-    add("--top_k", type=positive, metavar="K",
+    add("--top_k", type=positive_int, metavar="K",
         help="memory locations that each location reads in training (default: all of them)")
     add("--load_network", type=Path, metavar="FILE", help="start from these weights, single-object ones included")
     add("--load_model", type=Path, metavar="FILE", help="go on from this ..._checkpoint.pth")
@@ -75,16 +48,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--device", metavar="NAME", help="cpu, cuda, mps (default: CUDA if there is a GPU, else MPS, else the CPU)")
     add("--amp", nargs="?", const="bf16", choices=["bf16", "fp16"],
         help="train in 16 bits: bf16, or fp16 with a loss scaler (default: off; --amp alone: bf16)")
-    add("--num_workers", type=natural, default=8, metavar="N", help="loading processes of each process "
+    add("--num_workers", type=non_negative_int, default=8, metavar="N", help="loading processes of each process "
                                                                    "(default: %(default)s)")
     add("--seed", type=seed, default=14159265, help="default: %(default)s")
-    add("--size", type=positive, default=384, metavar="PIXELS",
+    add("--size", type=positive_int, default=384, metavar="PIXELS",
         help="side of the training crops, a multiple of 16 (default: %(default)s)")
-    add("--frames", type=positive, default=3, metavar="T",
+    add("--frames", type=positive_int, default=3, metavar="T",
         help="frames of a training sample, the first with its masks (default: %(default)s)")
-    add("--files_every", type=positive, default=1, metavar="N",
+    add("--files_every", type=positive_int, default=1, metavar="N",
         help="stage 1's videos are N times as fast as BL30K's: frames are chosen nearer to each other (default: 1)")
-    add("--save_every", type=positive, default=50_000, metavar="N",
+    add("--save_every", type=positive_int, default=50_000, metavar="N",
         help="iterations between saved weights and checkpoints (default: %(default)s)")
     add("--benchmark", action="store_true", help="let cuDNN look for the fastest convolutions")
     add("--debug", action="store_true", help="log every iteration")
@@ -94,7 +67,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--size: a multiple of 16")
     if args.frames < 2:
         parser.error("--frames: 2 or more")
-    for name, default in zip(("batch_size", "iterations", "steps"), STAGES[args.stage]):
+    for name, default in zip(("batch_size", "iterations", "steps"), STAGES[args.stage], strict=True):
         if getattr(args, name) is None:
             setattr(args, name, default)
     return args

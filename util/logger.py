@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from util.propagation import IMAGENET_MEAN, IMAGENET_STD
+from util.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 TILE = 384
 ROWS = 8       # samples in a picture, at most
@@ -69,7 +69,7 @@ class Logger:
             self._writer.close()
 
 
-def training_picture(frames: Tensor, target: Tensor, predictions: tuple[Tensor, ...]) -> np.ndarray:
+def training_grid(frames: Tensor, target: Tensor, predictions: tuple[Tensor, ...]) -> np.ndarray:
     """A row of captioned tiles for each frame of each sample: picture, predicted masks, true masks.
 
     Args:
@@ -91,7 +91,7 @@ def training_picture(frames: Tensor, target: Tensor, predictions: tuple[Tensor, 
             found = truth if t == 0 else list(predictions[t - 1][sample].float().cpu())
             rgb = (frames[sample, t].float().cpu() * std + mean).permute(1, 2, 0)
             tiles = [rgb, *(mask[..., None].expand(-1, -1, 3) for mask in (*found, *(mask.cpu() for mask in truth)))]
-            rows.append(np.hstack([_tile(tile, f"{caption}, frame {t + 1}") for tile, caption in zip(tiles, captions)]))
+            rows.append(np.hstack([_tile(tile, f"{caption}, frame {t + 1}") for tile, caption in zip(tiles, captions, strict=True)]))
     return np.vstack(rows)
 
 

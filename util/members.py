@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from util.errors import InputError
+from util.cli import InputError
 
 CHUNK = 1 << 20
 

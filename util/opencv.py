@@ -1,6 +1,6 @@
 """OpenCV, loaded in one place: ``from util.opencv import cv2``.
 
-A fresh machine often lacks the system libraries that it wants. Scripts load it before `util.errors.run` has begun, so
+A fresh machine often lacks the system libraries that it wants. Scripts load it before `util.cli.run` has begun, so
 the one line that says what to install, and exit code 2, come from here.
 """
 from __future__ import annotations

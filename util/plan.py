@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from util.cli import InputError, pluralize, warn
 from util.download import Withheld, part_of
 from util.drive import Broken, Drive
-from util.errors import InputError, counted, warn
 from util.space import readable
 
 
@@ -61,7 +61,7 @@ def one_after_the_other(jobs: Iterable[tuple[str, Callable[[], None]]]) -> None:
         else:
             print(f"done: {name}", flush=True)
     if withheld:
-        raise InputError(f"{counted(len(withheld), 'archive')} could not be had, see above: {', '.join(withheld)}")
+        raise InputError(f"{pluralize(len(withheld), 'archive')} could not be had, see above: {', '.join(withheld)}")
 
 
 def confirm(yes: bool) -> None:

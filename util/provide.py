@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from util.archive import unpack
+from util.cli import InputError
 from util.download import Withheld, fetch
 from util.drive import Drive
-from util.errors import InputError
+from util.files import LITTER, atomic_folder
 from util.members import Damaged
-from util.output import LITTER, whole_folder
 from util.sources import Part
 
 
@@ -45,7 +45,7 @@ def provide(part: Part, root: Path, drive: Drive) -> None:
         raise Withheld(f"{part.folder}: waits for {folder.parent}, see above")
     if not archive.is_file():
         fetch(drive, part.drive_id, archive)
-    with putting_aside(archive), whole_folder(folder) as new:
+    with putting_aside(archive), atomic_folder(folder) as new:
         tree = new / ".unpacked"
         tree.mkdir()
         unpack(archive, tree)

@@ -8,8 +8,8 @@ from pathlib import Path
 from util.archive import unpack
 from util.download import fetch
 from util.drive import Drive
+from util.files import atomic_folder, write_atomic
 from util.members import Damaged
-from util.output import whole_folder, write_whole
 from util.plan import bytes_to_fetch
 from util.provide import putting_aside
 from util.sources import FRAMES, SEGMENT_BYTES, SEGMENTS
@@ -36,7 +36,7 @@ def provide(segment: str, root: Path, drive: Drive) -> None:
     if not unpacked.is_dir():              # else a run was stopped while it moved videos from there
         if not archive.is_file():
             fetch(drive, SEGMENTS[segment], archive)
-        with putting_aside(archive), whole_folder(unpacked) as new:
+        with putting_aside(archive), atomic_folder(unpacked) as new:
             unpack(archive, new)
             found = {path.name for path in find_all(new)}
             if found != set(FRAMES):
@@ -44,7 +44,7 @@ def provide(segment: str, root: Path, drive: Drive) -> None:
     for source in find_all(unpacked):
         merge(source, archive.parent / source.name)
     archive.unlink(missing_ok=True)
-    write_whole(_note(segment, root), "")
+    write_atomic(_note(segment, root), "")
     shutil.rmtree(unpacked)
 
 

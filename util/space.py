@@ -7,7 +7,7 @@ import shutil
 from io import FileIO
 from pathlib import Path
 
-from util.errors import InputError
+from util.cli import InputError
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 UNITS = ("bytes", "kB", "MB", "GB", "TB")

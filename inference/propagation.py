@@ -14,21 +14,21 @@ from torch import Tensor
 
 from dataset.video import Video
 from inference_core import InferenceCore, to_label_map
-from model.backbones import IMAGENET_MEAN, IMAGENET_STD
 from model.checkpoint import load_network
 from model.network import PropagationNetwork
 from model.padding import STRIDE
-from model.variants import PUBLISHED_WEIGHTS, READINGS, default_weights
+from model.variants import INFERENCE_DEFAULTS, PUBLISHED_WEIGHTS, default_weights
 from util.allocation import give_memory_back, keep_memory
+from util.cli import InputError, non_negative_int, pluralize, positive_int, warn
 from util.device import out_of_memory
-from util.errors import InputError, counted, warn
+from util.normalization import normalize
 
 MOST_PIXELS = 2 ** 16
 KERNEL_SIGMA = 5.6       # the published benchmarks', in stride-16 cells
 
 
 @dataclass(frozen=True)
-class Options:
+class PropagationConfig:
     """How to propagate; see `InferenceCore` for what is not here.
 
     Attributes:
@@ -44,30 +44,16 @@ class Options:
     workers: int = 2
 
     @classmethod
-    def of(cls, args: argparse.Namespace, network: PropagationNetwork, size: int | None) -> Options:
+    def of(cls, args: argparse.Namespace, network: PropagationNetwork, size: int | None) -> PropagationConfig:
         """From the command line that `add_arguments` made, with the network's best size if none is asked for.
 
         Args:
             size: the published network's.
         """
-        best = READINGS[network.variant]
+        best = INFERENCE_DEFAULTS[network.variant]
         size = args.size or best.size or size
         return cls(None if args.no_top else args.top_k or best.top_k, KERNEL_SIGMA if args.use_km else None,
                    args.mem_every, args.max_memory_frames, args.amp, None if size == -1 else size, args.num_workers)
-
-
-def positive(text: str) -> int:
-    """An argument that is a whole number from 1 up."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
-
-
-def natural(text: str) -> int:
-    """An argument that is a whole number from 0 up."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
-    return int(text)
 
 
 def inference_pixels(text: str) -> int:
@@ -85,17 +71,17 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
                              f"it is there, else the lite network that comes with the code)")
     parser.add_argument("--size", type=inference_pixels, metavar="PIXELS",
                         help=f"the shorter side to compute at, -1 for the frames' own; masks are written at the "
-                             f"frames' size either way (default: {size or -1}; lite: {READINGS['lite'].size})")
+                             f"frames' size either way (default: {size or -1}; lite: {INFERENCE_DEFAULTS['lite'].size})")
     parser.add_argument("--use_km", action="store_true",
                         help=f"kernelized memory reading, sigma {KERNEL_SIGMA} cells of 16 pixels (default: off)")
     reading = parser.add_mutually_exclusive_group()
     reading.add_argument("--no_top", action="store_true", help="read all of the memory instead of the top k locations")
-    reading.add_argument("--top_k", type=positive, metavar="K",
-                        help=f"memory locations that each location reads (default: {READINGS['published'].top_k}; "
-                             f"lite: {READINGS['lite'].top_k})")
-    parser.add_argument("--mem_every", type=positive, default=5, metavar="N",
+    reading.add_argument("--top_k", type=positive_int, metavar="K",
+                        help=f"memory locations that each location reads (default: {INFERENCE_DEFAULTS['published'].top_k}; "
+                             f"lite: {INFERENCE_DEFAULTS['lite'].top_k})")
+    parser.add_argument("--mem_every", type=positive_int, default=5, metavar="N",
                         help="every N-th frame stays in memory (default: %(default)s)")
-    parser.add_argument("--max_memory_frames", type=positive, metavar="N",
+    parser.add_argument("--max_memory_frames", type=positive_int, metavar="N",
                         help="keep only the first and the latest frames in memory, N in all (default: no limit)")
     parser.add_argument("--device", metavar="NAME",
                         help="cpu, cuda, cuda:1, mps (default: CUDA if there is a GPU, else MPS, else the CPU)")
@@ -103,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
                         help="compute in 16 bits where safe: faster on most GPUs, masks differ slightly (default: off)")
     parser.add_argument("--tf32", action="store_true",
                         help="let NVIDIA GPUs compute float32 in TF32: faster, masks differ slightly (default: off)")
-    parser.add_argument("--num_workers", type=natural, default=2, metavar="N",
+    parser.add_argument("--num_workers", type=non_negative_int, default=2, metavar="N",
                         help="threads that read frames ahead (default: %(default)s)")
 
 
@@ -115,15 +101,15 @@ def load_for_propagation(path: Path, device: torch.device) -> PropagationNetwork
     return network
 
 
-class Clock:
+class Timer:
     """Seconds and frames that propagation took, without reading and writing files."""
 
     def __init__(self):
         self.seconds, self.frames = 0.0, 0
 
 
-def propagate(network: PropagationNetwork, video: Video, options: Options, indices: Sequence[int],
-              clock: Clock) -> Iterator[tuple[int, np.ndarray, list[int]]]:
+def propagate(network: PropagationNetwork, video: Video, options: PropagationConfig, indices: Sequence[int],
+              clock: Timer) -> Iterator[tuple[int, np.ndarray, list[int]]]:
     """Propagate the video's masks over its frames in the order of ``indices``, up or down.
 
     Frames before the first one with an object give nothing.
@@ -137,7 +123,7 @@ def propagate(network: PropagationNetwork, video: Video, options: Options, indic
     core = InferenceCore(network, options.top_k, options.kernel_sigma, options.mem_every, options.max_memory_frames,
                          options.amp)
     shape = None
-    for index, frame in zip(indices, video.frames.read(indices, options.workers)):
+    for index, frame in zip(indices, video.frames.read(indices, options.workers), strict=True):
         height, width = frame.shape[:2]
         if min(height, width) < STRIDE:
             raise InputError(f"{video.frames.describe(index)}: {width}x{height} pixels; "
@@ -154,14 +140,14 @@ def propagate(network: PropagationNetwork, video: Video, options: Options, indic
         # Objects too small to be seen at this size are followed all the same, as published.
         objects = None if given is None else np.unique(given[given > 0]).tolist()
         try:
-            mask = None if given is None else _fit(given, size, video, index)
-            probabilities = core.step(to_image(frame, core.device, size), mask, objects)
+            mask = None if given is None else resize_mask(given, size, video, index)
+            probabilities = core.step(preprocess_frame(frame, core.device, size), mask, objects)
             label_map = to_label_map(probabilities, core.labels, (height, width)).cpu().numpy()
         except (RuntimeError, OSError) as error:
             if not out_of_memory(error):
                 raise
             count = len({*core.labels, *(objects or [])})
-            raise InputError(f"{video.frames.describe(index)}: out of memory with {counted(count, 'object')} at "
+            raise InputError(f"{video.frames.describe(index)}: out of memory with {pluralize(count, 'object')} at "
                              f"{size[1]}x{size[0]} pixels; try a smaller size, --max_memory_frames, or --amp") from None
         clock.seconds += time.perf_counter() - start
         clock.frames += 1
@@ -177,18 +163,16 @@ def inference_size(height: int, width: int, shorter: int | None) -> tuple[int, i
     return int(shorter * height / width), shorter
 
 
-def to_image(frame: np.ndarray, device: torch.device, size: tuple[int, int]) -> Tensor:
+def preprocess_frame(frame: np.ndarray, device: torch.device, size: tuple[int, int]) -> Tensor:
     """(H, W, 3) uint8 RGB -> (3, *size) float on the device, normalised for the network, then resized (bicubic)."""
     pixels = torch.tensor(frame, pin_memory=device.type == "cuda").to(device, non_blocking=True).permute(2, 0, 1)
-    image = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-    for channel, mean, std in zip(image, IMAGENET_MEAN, IMAGENET_STD):
-        channel.sub_(mean).div_(std)
+    image = normalize(pixels)
     if tuple(image.shape[1:]) != size:
         image = F.interpolate(image[None], size, mode="bicubic", align_corners=False)[0]
     return image
 
 
-def _fit(mask: np.ndarray, size: tuple[int, int], video: Video, index: int) -> Tensor:
+def resize_mask(mask: np.ndarray, size: tuple[int, int], video: Video, index: int) -> Tensor:
     """The given mask at the size to compute at, nearest."""
     resized = F.interpolate(torch.from_numpy(mask)[None, None].float(), size, mode="nearest")[0, 0].long()
     lost = np.setdiff1d(mask, resized.numpy())

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.images import fit_mask, has_smooth_edges, read_frame, read_mask, write_mask
-from util.errors import InputError
+from dataset.image_io import fit_mask, has_smooth_edges, read_frame, read_mask, write_mask
+from util.cli import InputError
 from util.palette import davis_palette, palette_of
 
 MASK = np.zeros((20, 30), np.uint8)

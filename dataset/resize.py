@@ -10,15 +10,15 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from util.errors import InputError
-from util.output import prepare_folder
+from util.cli import InputError
+from util.files import prepare_folder
 from util.space import FULL
 
 PHOTOGRAPHS, MASKS = {".jpg", ".jpeg"}, {".png"}
 QUALITY = 95
 
 
-def resize_picture(source: Path, target: Path, shorter: int, method: Image.Resampling) -> None:
+def resize_image(source: Path, target: Path, shorter: int, method: Image.Resampling) -> None:
     """Write one picture with its shorter side of so many pixels, at once; a smaller one is copied as it is.
 
     Args:
@@ -57,7 +57,7 @@ def resize_picture(source: Path, target: Path, shorter: int, method: Image.Resam
         raise InputError(f"{source}: cannot be resized ({error})") from None
 
 
-def pictures_below(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path]:
     """The photographs and masks below a folder, by their paths in it.
 
     Raises:
@@ -78,7 +78,7 @@ def resize_folder(source: Path, target: Path, shorter: int, method: Image.Resamp
 
     Args:
         source, target: folders.
-        shorter, method: see `resize_picture`.
+        shorter, method: see `resize_image`.
         workers: processes.
         progress: called with the number of pictures to do; what it returns is called after each.
 
@@ -90,12 +90,12 @@ def resize_folder(source: Path, target: Path, shorter: int, method: Image.Resamp
     """
     if source.resolve() in (target.resolve(), *target.resolve().parents):
         raise InputError(f"{target}: is in the folder to be resized; name another to write to")
-    names = [name for name in pictures_below(source) if not (target / name).exists()]
+    names = [name for name in images_below(source) if not (target / name).exists()]
     prepare_folder(target)
     done, failures = progress(len(names)), []
     with ProcessPoolExecutor(workers) as pool:
         try:
-            for job in as_completed([pool.submit(partial(resize_picture, source / name, target / name, shorter, method))
+            for job in as_completed([pool.submit(partial(resize_image, source / name, target / name, shorter, method))
                                      for name in names]):
                 if isinstance(job.exception(), InputError):
                     failures.append(str(job.exception()))

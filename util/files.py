@@ -1,24 +1,21 @@
 """Output that appears whole or not at all: written under a temporary name, then renamed."""
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from dataset.video import Video
-from util.errors import InputError
+from util.cli import InputError
 
 try:
     import fcntl
 except ImportError:         # Windows
     fcntl = None
 
-OVERLAY_FILES = ("overlay.mp4", "contact_sheet.png")
 TEMPORARY = ".mask_propagation.partial"      # a name that no one else gives, since what is in it is thrown away
 LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
@@ -38,46 +35,8 @@ def prepare_folder(folder: Path) -> None:
         raise InputError(f"{folder}: cannot write there ({error.strerror})") from None
 
 
-def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> None:
-    """See that a video's masks may be put there: nothing is there yet, or only its masks, to be overwritten.
-
-    Args:
-        names: of the video's frames.
-
-    Raises:
-        InputError: something else would be lost, or masks are there and are not to be overwritten.
-    """
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is a file, or a link to nowhere; name another --output")
-    ours = {f"{name}.png" for name in names} | {f"overlay/{name}" for name in OVERLAY_FILES}
-    paths = [path.relative_to(folder) for path in folder.rglob("*") if path.name not in LITTER]
-    found = [path.as_posix() for path in paths if path.parts[0] != TEMPORARY
-             and (path != Path("overlay") or (folder / path).is_symlink())]
-    foreign = sorted(set(found) - ours)
-    if foreign:
-        raise InputError(f"{folder}: holds something that is no mask of this clip ({foreign[0]}); "
-                         f"name another --output")
-    if found and not overwrite:
-        raise InputError(f"{folder}: holds masks already; name another --output, or --overwrite them")
-
-
-def keep_inputs(folder: Path, video: Video) -> None:
-    """Refuse to write a video's masks over what it is made of.
-
-    Raises:
-        InputError: the folder is that of its frames or masks, or one around it.
-    """
-    sources = {*video.frames.files(), *video.masks.values(), *([video.truth / "x"] if video.truth else [])}
-    target = folder.resolve()
-    for source in {path.resolve().parent for path in sources}:
-        if target == source or target in source.parents:
-            raise InputError(f"{folder}: holds frames or masks that are read; name another --output")
-
-
 @contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
+def atomic_folder(final: Path) -> Iterator[Path]:
     """A temporary folder that becomes ``final`` at the end; on an error it goes away.
 
     A folder that is there already stays (it may be a mount point, or a link), and its content is replaced at the end,
@@ -132,7 +91,7 @@ def _clear(folder: Path, keep: Path | None = None) -> None:
             path.unlink()
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file at once."""
     partial = path.with_name(f".{path.name}.partial.{os.getpid()}")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -167,35 +126,3 @@ class Writer:
         self._pool.shutdown(cancel_futures=True)
 
 
-class Notes:
-    """What each finished video's masks were made with, in ``<output>/.settings``, so that no two kinds are mixed."""
-
-    def __init__(self, output: Path, settings: dict):
-        self.output, self.settings = output, settings
-
-    def check(self, video: str) -> None:
-        """See that a finished video's masks are of these settings (or of unknown ones).
-
-        Raises:
-            InputError: they are of others.
-        """
-        try:
-            before = dict(json.loads(self._path(video).read_text()))
-        except (OSError, ValueError, TypeError):
-            return
-        for name, value in self.settings.items():
-            if before.get(name, "unknown") != value:
-                raise InputError(f"{self.output / video}: was made with other settings ({name} was "
-                                 f"{before.get(name, 'unknown')}, is {value}); name another --output, or --overwrite")
-
-    def forget(self, video: str) -> None:
-        """Before a video is replaced."""
-        self._path(video).unlink(missing_ok=True)
-
-    def write(self, video: str) -> None:
-        """After a video was finished."""
-        self._path(video).parent.mkdir(exist_ok=True)
-        write_whole(self._path(video), json.dumps(self.settings, indent=1))
-
-    def _path(self, video: str) -> Path:
-        return self.output / ".settings" / f"{video}.json"

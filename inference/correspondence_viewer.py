@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from inference.propagation import preprocess_frame
 from model.corr_network import Correspondence
 from model.network import PropagationNetwork
 from util.opencv import cv2
-from util.propagation import to_image
 
 SOURCE, TARGET = "Source", "Target"
 RED = (255, 0, 0)
@@ -25,7 +25,7 @@ VIEW_FILES = ("source.png", "target.png")
 def correspond(network: PropagationNetwork, source: np.ndarray, target: np.ndarray) -> Correspondence:
     """Of two pictures (H, W, 3) uint8."""
     device = next(network.parameters()).device
-    return Correspondence(network, *(to_image(picture, device, picture.shape[:2]) for picture in (source, target)))
+    return Correspondence(network, *(preprocess_frame(picture, device, picture.shape[:2]) for picture in (source, target)))
 
 
 def draw_source(picture: np.ndarray, points: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -47,7 +47,7 @@ def draw_target(picture: np.ndarray, heat: Tensor) -> np.ndarray:
 def save_views(folder: Path, views: Sequence[np.ndarray]) -> None:
     """Write both views to the folder, as ``source.png`` and ``target.png``."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, view in zip(VIEW_FILES, views):
+    for name, view in zip(VIEW_FILES, views, strict=True):
         partial = folder / f".{name}.partial"
         Image.fromarray(view).save(partial, format="PNG")
         partial.replace(folder / name)
@@ -62,7 +62,7 @@ def has_display() -> bool:
     return trial.returncode == 0
 
 
-class Windows:
+class CorrespondenceViewer:
     """The two windows. Left button: that point, also while dragging; with Shift or Ctrl held the points add up.
 
     Right button: source and target change places. ``s``: save both views. Esc, or closing a window: leave.
@@ -109,7 +109,7 @@ class Windows:
         while True:
             if self.changed:
                 self.changed = False
-                for name, view in zip((SOURCE, TARGET), self.views()):
+                for name, view in zip((SOURCE, TARGET), self.views(), strict=True):
                     cv2.imshow(name, np.ascontiguousarray(view[..., ::-1]))
             key = cv2.waitKey(20) & 0xFF
             if key == ord("s"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from util.errors import InputError
+from util.cli import InputError
 from util.palette import davis_palette
 
 # Masks with more objects than this are taken for pictures saved as masks: each object costs memory and time.

@@ -2,9 +2,9 @@
 import pytest
 import torch
 
-from model import memory, reading
-from model.memory import MemoryBank
-from model.reading import read
+from model import memory_bank, memory_reader
+from model.memory_bank import MemoryBank
+from model.memory_reader import read
 
 H, W, CK, CV = 5, 7, 8, 6
 
@@ -45,8 +45,8 @@ def rows(frames, which):
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize(("at_once", "locations"), [(2 ** 22, 2 ** 14), (100, 2 ** 14), (10 ** 4, 600), (100, 1)])
 def test_reading_is_as_defined_in_blocks_and_slices(frames, sigma, top_k, at_once, locations, gradients, monkeypatch):
-    monkeypatch.setattr(reading, "affinities_at_once", lambda device: at_once)
-    monkeypatch.setattr(memory, "LOCATIONS_IN_BLOCK", locations)
+    monkeypatch.setattr(memory_reader, "affinities_at_once", lambda device: at_once)
+    monkeypatch.setattr(memory_bank, "LOCATIONS_IN_BLOCK", locations)
     bank, added = filled_bank(frames)
     query = torch.randn(H * W, CK, generator=torch.Generator().manual_seed(1))
     with torch.set_grad_enabled(gradients):
@@ -60,7 +60,7 @@ def test_the_largest_are_those_of_topk(length, k):
     if k > length:
         return
     scores = torch.randn(3, 20, length, generator=torch.Generator().manual_seed(length))
-    values, indices = reading.largest(scores, k)
+    values, indices = memory_reader.grouped_topk(scores, k)
     assert torch.equal(scores.gather(-1, indices), values)
     assert torch.equal(values.sort(-1, descending=True).values, scores.topk(k, dim=-1).values)
 
@@ -102,7 +102,7 @@ def test_a_limited_bank_keeps_the_first_and_the_latest(limit):
 
 
 def test_growing_moves_nothing(monkeypatch):
-    monkeypatch.setattr(memory, "LOCATIONS_IN_BLOCK", 6 * H * W + 5)
+    monkeypatch.setattr(memory_bank, "LOCATIONS_IN_BLOCK", 6 * H * W + 5)
     bank, _ = filled_bank(5)
     first = bank.blocks()[0][0].data_ptr()
     for _ in range(60):
@@ -116,11 +116,11 @@ def test_onednn_reads_and_nothing_else_does():
     """It is a private function of PyTorch's: one day it may have another name."""
     query, keys = torch.randn(35, CK), torch.randn(70, CK)
     with torch.inference_mode():
-        assert reading._prefers_onednn(query)
-        assert not reading._prefers_onednn(query.double())
-        fast = reading.affinity(query, keys)
-    assert not reading._prefers_onednn(query)           # gradients
-    torch.testing.assert_close(fast, reading.affinity(query, keys))
+        assert memory_reader._prefers_onednn(query)
+        assert not memory_reader._prefers_onednn(query.double())
+        fast = memory_reader.affinity(query, keys)
+    assert not memory_reader._prefers_onednn(query)           # gradients
+    torch.testing.assert_close(fast, memory_reader.affinity(query, keys))
 
 
 def test_a_limit_limits_the_room_that_is_taken():

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.images import read_mask, write_mask
+from dataset.image_io import read_mask, write_mask
 from dataset.video import Video
+from inference.propagation import PropagationConfig, Timer, propagate
 from model.network import PropagationNetwork
-from util.output import Writer
-from util.propagation import Clock, Options, propagate
+from util.files import Writer
 
 DIRECTIONS = ("forward", "backward", "both")
 
 
-def frames_to_do(video: Video, direction: str) -> tuple[range, range]:
+def frame_ranges(video: Video, direction: str) -> tuple[range, range]:
     """The frames to go through forward, and then those backward, from the outermost given masks."""
     first, last, end = min(video.masks), max(video.masks), len(video.frames.names)
     forward = range(first, end) if direction != "backward" else range(0)
@@ -23,8 +23,8 @@ def frames_to_do(video: Video, direction: str) -> tuple[range, range]:
     return forward, backward
 
 
-def propagate_clip(network: PropagationNetwork, video: Video, options: Options, direction: str, folder: Path,
-                   palette: bytes, clock: Clock, done: Callable[[], None]) -> None:
+def propagate_clip(network: PropagationNetwork, video: Video, options: PropagationConfig, direction: str, folder: Path,
+                   palette: bytes, clock: Timer, done: Callable[[], None]) -> None:
     """Write a mask for every frame that ``direction`` reaches to ``folder/<frame>.png``.
 
     Both ways: each frame takes the result that comes from the nearest given mask, the earlier one of two as near.
@@ -34,7 +34,7 @@ def propagate_clip(network: PropagationNetwork, video: Video, options: Options, 
         done: called after each frame.
     """
     names = video.frames.names
-    forward, backward = frames_to_do(video, direction)
+    forward, backward = frame_ranges(video, direction)
     known: dict[int, list[int]] = {}
     with Writer() as writer:
         for index, label_map, labels in propagate(network, video, options, forward, clock):

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-import util.opencv  # noqa: F401  (vos-benchmark wants it: said before the work, not after)
-from dataset.images import read_mask
+import util.opencv  # noqa: F401  (vos-benchmark wants it: first_line before the work, not after)
+from dataset.image_io import read_mask
 from dataset.video import Video
-from util.errors import InputError, warn
-from util.output import write_whole
+from util.cli import InputError, warn
+from util.files import write_atomic
 
 
 class ObjectScore(NamedTuple):
@@ -72,4 +72,4 @@ def table(scores: list[ObjectScore]) -> str:
 def write_csv(scores: list[ObjectScore], path: Path) -> None:
     """Every object's scores."""
     rows = [f"{row.video},{row.label},{(row.j + row.f) / 2:.3f},{row.j:.3f},{row.f:.3f}" for row in scores]
-    write_whole(path, "\n".join(["sequence,object,J&F,J,F", *rows, ""]))
+    write_atomic(path, "\n".join(["sequence,object,J&F,J,F", *rows, ""]))

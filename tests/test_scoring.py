@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.frames import ImageFrames
-from dataset.images import write_mask
+from dataset.image_io import write_mask
 from dataset.video import Video
+from dataset.video_reader import ImageFrames
+from inference.scoring import score_video
 from util.palette import davis_palette
-from util.score import score_video
 
 NAMES = [f"{index:05d}" for index in range(5)]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dataset.images import read_mask
+from dataset.image_io import read_mask
 from dataset.video import Video
-from util.errors import InputError
+from inference.results import OVERLAY_FILES
+from util.cli import InputError
 from util.opencv import cv2
-from util.output import OVERLAY_FILES
 
 THUMBNAIL_WIDTH, SHEET_COLUMNS, SHEET_ROWS = 320, 4, 3
 
@@ -33,7 +33,7 @@ def draw_overlay(frame: np.ndarray, mask: np.ndarray, palette: bytes) -> np.ndar
 def overlays(video: Video, masks: Path, palette: bytes) -> Iterator[tuple[str, np.ndarray]]:
     """Every frame's name and picture; frames without a mask as they are."""
     names = video.frames.names
-    for name, frame in zip(names, video.frames.read(range(len(names)), 1)):
+    for name, frame in zip(names, video.frames.read(range(len(names)), 1), strict=True):
         path = masks / f"{name}.png"
         yield name, draw_overlay(frame, read_mask(path), palette) if path.is_file() else frame
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SET_SIZE = 8            # locations, see `largest`
+SET_SIZE = 8            # locations, see `grouped_topk`
 LONG_ROW = 32           # times k
 FEW_CHANNELS = 64       # of keys, see `_prefers_onednn`
 
@@ -47,7 +47,7 @@ def _prefers_onednn(rows: Tensor) -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def kernel_centres(query: Tensor, keys: Tensor) -> Tensor:
+def kernel_centers(query: Tensor, keys: Tensor) -> Tensor:
     """For each memory location (..., M, C_k) the query location that it matches best: (..., M)."""
     parts = keys.split(max(1, affinities_at_once(query.device) // query.shape[-2]), dim=-2)
     best = [affinity(query, part).max(dim=-2).indices for part in parts]             # argmax takes ten times as long
@@ -62,7 +62,7 @@ def score_slices(query: Tensor, blocks: Sequence[Tensor], kernel_sigma: float | 
     """
     centres = None
     if kernel_sigma is not None:
-        centres = torch.cat([kernel_centres(query, keys) for keys in blocks], -1).unsqueeze(-2)
+        centres = torch.cat([kernel_centers(query, keys) for keys in blocks], -1).unsqueeze(-2)
     affinities = sum(keys.shape[:-1].numel() for keys in blocks)
     start = 0
     for part in query.split(max(1, affinities_at_once(query.device) // affinities), dim=-2):
@@ -100,12 +100,12 @@ def read(query: Tensor, blocks: Sequence[tuple[Tensor, Tensor]], top_k: int | No
     # The best of all are among the best of some block; so each is read through once for many queries.
     best = []
     for keys, _, start in _with_start(blocks):
-        parts = [largest(part, min(top_k, keys.shape[-2])) for part in slices([keys])]
-        scores, indices = (torch.cat(pieces, -2) for pieces in zip(*parts))
+        parts = [grouped_topk(part, min(top_k, keys.shape[-2])) for part in slices([keys])]
+        scores, indices = (torch.cat(pieces, -2) for pieces in zip(*parts, strict=True))
         best.append((scores, indices + start))
-    scores, indices = (torch.cat(pieces, -1) for pieces in zip(*best))
+    scores, indices = (torch.cat(pieces, -1) for pieces in zip(*best, strict=True))
     if len(best) > 1:
-        scores, places = largest(scores, top_k)
+        scores, places = grouped_topk(scores, top_k)
         indices = indices.gather(-1, places)
     return _sparse_sum(scores, indices, blocks)
 
@@ -130,7 +130,7 @@ def _squared_distance(a: Tensor, b: Tensor, width: int) -> Tensor:
     return (a // width - b // width) ** 2 + (a % width - b % width) ** 2
 
 
-def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def grouped_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """`Tensor.topk` along the last dimension, unsorted, and up to three times as fast for long rows on a CPU.
 
     A row is dealt out to many small sets; the k largest are in the k sets with the largest maxima, which are found in
@@ -140,7 +140,7 @@ def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if scores.device.type != "cpu" or locations < LONG_ROW * k:
         return scores.topk(k, dim=-1, sorted=False)
     sets = locations // SET_SIZE
-    _, best = largest(scores[..., :sets * SET_SIZE].unflatten(-1, (SET_SIZE, sets)).amax(-2), k)
+    _, best = grouped_topk(scores[..., :sets * SET_SIZE].unflatten(-1, (SET_SIZE, sets)).amax(-2), k)
     indices = (best.unsqueeze(-2) + sets * torch.arange(SET_SIZE).unsqueeze(-1)).flatten(-2)
     rest = torch.arange(sets * SET_SIZE, locations).expand(*indices.shape[:-1], -1)
     indices = torch.cat([indices, rest], -1)

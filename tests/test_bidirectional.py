@@ -8,20 +8,20 @@ import torch
 from PIL import Image
 
 from dataset.clip import find_masks, natural_order, open_clip
-from dataset.frames import ImageFrames, read_ahead
-from dataset.images import write_mask
+from dataset.image_io import write_mask
 from dataset.video import Video
-from dataset.video_file import VideoFrames
+from dataset.video_reader import ImageFrames, VideoFrames, read_ahead
+from inference.bidirectional import frame_ranges, merge
+from inference.overlay import draw_overlay, write_overlay
+from inference.propagation import PropagationConfig, Timer, propagate
+from inference.results import check_output_is_not_input, check_replaceable
 from inference_core import InferenceCore
 from model.checkpoint import load_network
 from model.variants import LITE_WEIGHTS
 from scripts.draw_clip import draw_clip, write_clip
-from util.clip import frames_to_do, merge
-from util.errors import InputError
-from util.output import check_replaceable, keep_inputs, whole_folder
-from util.overlay import draw_overlay, write_overlay
+from util.cli import InputError
+from util.files import atomic_folder
 from util.palette import davis_palette
-from util.propagation import Clock, Options, propagate
 
 
 def frames_called(*names):
@@ -68,10 +68,10 @@ def test_two_masks_for_a_frame_are_refused(tmp_path):
 
 def test_directions_cover_what_they_say():
     video = Video("x", frames_called(*"abcdefgh"), {2: Path("c"), 5: Path("f")})
-    assert frames_to_do(video, "forward") == (range(2, 8), range(0))
-    assert frames_to_do(video, "backward") == (range(0), range(5, -1, -1))
-    assert frames_to_do(video, "both") == (range(2, 8), range(5, -1, -1))
-    assert frames_to_do(Video("x", frames_called("a", "b"), {0: Path("a")}), "both") == (range(0, 2), range(0))
+    assert frame_ranges(video, "forward") == (range(2, 8), range(0))
+    assert frame_ranges(video, "backward") == (range(0), range(5, -1, -1))
+    assert frame_ranges(video, "both") == (range(2, 8), range(5, -1, -1))
+    assert frame_ranges(Video("x", frames_called("a", "b"), {0: Path("a")}), "both") == (range(0, 2), range(0))
 
 
 def test_merging_fills_in_what_only_the_other_way_knows():
@@ -140,14 +140,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     final = tmp_path / "out"
 
     def fail():
-        with whole_folder(final) as folder:
+        with atomic_folder(final) as folder:
             (folder / "half.png").touch()
             raise InputError("stop")
     with pytest.raises(InputError):
         fail()
     assert list(tmp_path.iterdir()) == []
     for content in ("first", "second"):
-        with whole_folder(final) as folder:
+        with atomic_folder(final) as folder:
             (folder / content).touch()
             assert not (final / content).exists()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "second"]
@@ -158,8 +158,8 @@ def test_nothing_that_is_not_ours_is_replaced(tmp_path):
     video = open_clip(None, tmp_path / "frames", tmp_path / "masks")
     for folder in (tmp_path / "frames", tmp_path / "masks", tmp_path):
         with pytest.raises(InputError, match="holds frames or masks that are read"):
-            keep_inputs(folder, video)
-    keep_inputs(tmp_path / "new", video)
+            check_output_is_not_input(folder, video)
+    check_output_is_not_input(tmp_path / "new", video)
     other = touch(tmp_path / "other", "thesis.tex")
     names = ["00000", "00001"]
     for foreign in ("thesis.tex", "holiday.png", "overlay/notes.txt"):
@@ -182,7 +182,7 @@ def test_a_folder_that_is_there_stays_itself(tmp_path):
     real = touch(tmp_path / "real", "00000.png", "00001.png")
     (tmp_path / "link").symlink_to(real)
     number = real.stat().st_ino
-    with whole_folder(tmp_path / "link") as folder:
+    with atomic_folder(tmp_path / "link") as folder:
         (folder / "00000.png").write_text("new")
         (folder / "overlay").mkdir()
         assert (real / "00001.png").exists()
@@ -194,7 +194,7 @@ def test_a_folder_that_is_there_stays_itself(tmp_path):
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
     def twice():
-        with whole_folder(tmp_path / "out"), whole_folder(tmp_path / "out"):
+        with atomic_folder(tmp_path / "out"), atomic_folder(tmp_path / "out"):
             pass
     with pytest.raises(InputError, match="another run is writing there"):
         twice()
@@ -229,6 +229,6 @@ def test_out_of_memory_is_told_with_what_helps(error, tmp_path, monkeypatch):
     write_clip(tmp_path, frames=2, height=32, width=48, objects=1, seed=0)
     video = Video("x", ImageFrames(sorted((tmp_path / "frames").iterdir())), {0: tmp_path / "masks/00000.png"})
     monkeypatch.setattr(InferenceCore, "step", fail)
-    frames = propagate(load_network(LITE_WEIGHTS), video, Options(), [0, 1], Clock())
+    frames = propagate(load_network(LITE_WEIGHTS), video, PropagationConfig(), [0, 1], Timer())
     with pytest.raises(InputError, match="00000.jpg: out of memory with 1 object at 48x32 pixels; try a smaller size"):
         next(frames)

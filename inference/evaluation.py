@@ -9,15 +9,16 @@ from pathlib import Path
 
 import torch
 
-from dataset.images import write_mask
+from dataset.image_io import write_mask
 from dataset.video import Video
+from inference.propagation import PropagationConfig, Timer, add_arguments, load_for_propagation, propagate
+from inference.results import RunSettings, check_output_is_not_input, check_replaceable
+from inference.scoring import score, table, write_csv
 from model.network import PropagationNetwork
-from util.device import Share, allow_tf32, pick_device
-from util.errors import InputError
-from util.output import Notes, Writer, check_replaceable, keep_inputs, prepare_folder, whole_folder
+from util.cli import InputError
+from util.device import ProcessGroup, allow_tf32, pick_device
+from util.files import Writer, atomic_folder, prepare_folder
 from util.progress import frames_bar
-from util.propagation import Clock, Options, add_arguments, load_for_propagation, propagate
-from util.score import score, table, write_csv
 
 
 def benchmark_parser(description: str, size: int | None = None) -> argparse.ArgumentParser:
@@ -49,14 +50,14 @@ def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | Non
     device = pick_device(args.device)
     allow_tf32(args.tf32)
     network = load_for_propagation(args.model, device)
-    options = Options.of(args, network, size)
+    options = PropagationConfig.of(args, network, size)
     prepare_folder(args.output)
     for video in videos:
-        keep_inputs(args.output / video.name, video)
-    share = Share.join()
+        check_output_is_not_input(args.output / video.name, video)
+    share = ProcessGroup.join()
     if share.rank == 0:
         print(f"network: {network.variant} ({args.model})")
-    notes = Notes(args.output, _settings(args, options, device))
+    notes = RunSettings(args.output, _settings(args, options, device))
     mine = videos[share.rank::share.world]
     to_do = [video for video in mine if args.overwrite or not _finished(video, args.output)]
     for video in mine:
@@ -64,7 +65,7 @@ def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | Non
             check_replaceable(args.output / video.name, video.frames.names, overwrite=True)
         else:
             notes.check(video.name)
-    clock, failures = Clock(), []
+    clock, failures = Timer(), []
     bar = frames_bar(sum(len(video.frames.names) for video in to_do)) if share.rank == 0 else None
     done = 0
     for video in to_do:
@@ -99,11 +100,11 @@ def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | Non
     return 2 if failures else 0
 
 
-def _write_video(network: PropagationNetwork, video: Video, options: Options, output: Path, palette: bytes | None,
-                 clock: Clock) -> Iterator[int]:
+def _write_video(network: PropagationNetwork, video: Video, options: PropagationConfig, output: Path, palette: bytes | None,
+                 clock: Timer) -> Iterator[int]:
     """Write one video's masks, telling the index of each frame that is done."""
     video.check()
-    with whole_folder(output / video.name) as folder, Writer() as writer:
+    with atomic_folder(output / video.name) as folder, Writer() as writer:
         for index, label_map, _ in propagate(network, video, options, range(len(video.frames.names)), clock):
             writer.submit(write_mask, folder / f"{video.frames.names[index]}.png", label_map, palette)
             yield index
@@ -114,7 +115,7 @@ def _finished(video: Video, output: Path) -> bool:
     return (output / video.name / f"{video.frames.names[-1]}.png").is_file()
 
 
-def _settings(args: argparse.Namespace, options: Options, device: torch.device) -> dict:
+def _settings(args: argparse.Namespace, options: PropagationConfig, device: torch.device) -> dict:
     """What the masks depend on."""
     with open(args.model, "rb") as file:
         checksum = 0

@@ -1,4 +1,4 @@
-"""The space-time memory: the bank that keeps it. `model.reading` reads it.
+"""The space-time memory: the bank that keeps it. `model.memory_reader` reads it.
 
 STM: Oh et al., arXiv 1904.00607. Keys and values are stored as rows, one per location, so that matching is a plain
 matrix product and the k best values of a query lie together in memory.
@@ -58,7 +58,7 @@ class MemoryBank:
             rows = frames_in_block * self._locations
             self._blocks.append((key.new_empty(rows, len(key)), value.new_empty(rows, len(value))))
         start = place * self._locations
-        for stored, new in zip(self._blocks[block], (key, value)):
+        for stored, new in zip(self._blocks[block], (key, value), strict=True):
             stored[start:start + self._locations] = new.flatten(1).T
         self.permanent_frames += permanent
         self._has_temporary = not permanent

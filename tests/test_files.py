@@ -1,14 +1,13 @@
 """What is a user's is never taken for ours."""
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import ROOT, command
 
-from util.errors import InputError
-from util.output import check_replaceable, whole_folder
-
-ROOT = Path(__file__).resolve().parents[1]
+from inference.results import check_replaceable
+from util.cli import InputError
+from util.files import atomic_folder
 
 
 def put(path, text="mine"):
@@ -48,7 +47,7 @@ def test_our_own_files_may_be_replaced_if_asked(tmp_path):
 @pytest.mark.parametrize("neighbour", [".o.partial/notes.txt", ".partial/notes.txt"])
 def test_neighbours_stay(neighbour, tmp_path):
     notes = put(tmp_path / neighbour)
-    with whole_folder(tmp_path / "o") as folder:
+    with atomic_folder(tmp_path / "o") as folder:
         put(folder / "00000.png", "new")
     assert notes.read_text() == "mine"
     assert (tmp_path / "o/00000.png").read_text() == "new"
@@ -74,7 +73,7 @@ def test_one_line_and_nothing_of_the_users_is_touched(script, arguments, message
     view = (ROOT / "examples/00015.jpg").read_bytes()
     (tmp_path / "views/source.png").write_bytes(view)
     before = sorted(tmp_path.rglob("*"))
-    run = subprocess.run([sys.executable, ROOT / script, *arguments], cwd=tmp_path, capture_output=True, text=True,
+    run = subprocess.run(command(script, *arguments), cwd=tmp_path, capture_output=True, text=True,
                          check=False)
     assert (run.returncode, run.stderr) == (2, f"{message}\n")
     assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,14 @@
+"""Running the project's scripts as a user does."""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def command(script: str, *args: object) -> list[str]:
+    """The command line of a script such as ``train.py`` or ``scripts/demo.py``, for any working directory."""
+    path = Path(script)
+    start = ["-m", ".".join(path.with_suffix("").parts)] if path.parts[0] == "scripts" else [str(ROOT / path)]
+    return [sys.executable, *start, *map(str, args)]
