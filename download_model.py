@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from model.checkpoint import load_network
-from model.variants import PUBLISHED_WEIGHTS
+from model.defaults import PUBLISHED_WEIGHTS
 from util.cli import InputError, run, warn
 from util.download import fetch
 from util.drive import Drive

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.aggregate import aggregate
+from model.defaults import STRIDE
 from model.memory_bank import MemoryBank
 from model.memory_reader import read
 from model.network import PropagationNetwork, Query
-from model.padding import STRIDE, crop, padding
+from model.padding import crop, padding
 
 
 class _Unmemorized(NamedTuple):

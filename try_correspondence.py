@@ -14,8 +14,7 @@ from pathlib import Path
 from dataset.image_io import read_frame
 from inference.correspondence_viewer import VIEW_FILES, CorrespondenceViewer, has_display, save_views
 from model.checkpoint import load_network
-from model.padding import STRIDE
-from model.variants import PUBLISHED_WEIGHTS, default_weights
+from model.defaults import PUBLISHED_WEIGHTS, STRIDE, default_weights
 from util.cli import InputError, run
 from util.device import allow_tf32, pick_device
 

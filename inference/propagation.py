@@ -15,9 +15,8 @@ from torch import Tensor
 from dataset.video import Video
 from inference_core import InferenceCore, to_label_map
 from model.checkpoint import load_network
+from model.defaults import INFERENCE_DEFAULTS, PUBLISHED_WEIGHTS, STRIDE, default_weights
 from model.network import PropagationNetwork
-from model.padding import STRIDE
-from model.variants import INFERENCE_DEFAULTS, PUBLISHED_WEIGHTS, default_weights
 from util.allocation import give_memory_back, keep_memory
 from util.cli import InputError, non_negative_int, pluralize, positive_int, warn
 from util.device import out_of_memory

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from model.defaults import PUBLISHED_WEIGHTS
 from model.network import PropagationNetwork
-from model.variants import PUBLISHED_WEIGHTS, build, variant_of
+from model.variants import build, variant_of
 from util.cli import InputError
 
 

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.defaults import STRIDE
 from model.memory_reader import affinity, read
 from model.network import PropagationNetwork
-from model.padding import STRIDE, center_of_location, crop, location_of_pixel, padding
+from model.padding import center_of_location, crop, location_of_pixel, padding
 
 
 class Correspondence:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.defaults import STRIDE
 from model.modules import Conv3x3, JoiningResBlock, ResBlock, merge_objects, split_objects
-from model.padding import STRIDE
 
 CELL = 4                    # a stride-16 location holds its masks as 4 x 4 averages
 FIRST_SCALE = 9.0

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-STRIDE = 16
+from model.defaults import STRIDE
 
 
 def padding(height: int, width: int) -> tuple[int, int, int, int]:

@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 
@@ -12,29 +10,6 @@ from model.efficientnet import EfficientNetLite
 from model.lite import AngularKey, LiteMaskEncoder, QueryKeyValue
 from model.modules import Decoder, KeyValue
 from model.network import PropagationNetwork
-
-PUBLISHED_WEIGHTS = Path("saves/propagation_model.pth")
-LITE_WEIGHTS = Path(__file__).parent / "weights" / "lite.pth"
-
-
-class InferenceDefaults(NamedTuple):
-    """How a network is best run.
-
-    Attributes:
-        size: pixels of the shorter side to compute at, whatever the clip's; None: the script decides, as published.
-        top_k: locations of the memory that each location reads.
-    """
-    size: int | None
-    top_k: int
-
-
-INFERENCE_DEFAULTS = {"published": InferenceDefaults(None, 50), "lite": InferenceDefaults(480, 16)}
-
-
-def default_weights() -> Path:
-    """The published weights if they are in ``saves/``, here or beside the code, else those that come with the code."""
-    beside = Path(__file__).resolve().parents[1] / PUBLISHED_WEIGHTS
-    return next((path for path in (PUBLISHED_WEIGHTS, beside) if path.exists()), LITE_WEIGHTS)
 
 
 def published_network(single_object: bool = False) -> PropagationNetwork:

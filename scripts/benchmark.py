@@ -26,9 +26,8 @@ import torch
 import inference_core
 from inference.propagation import MOST_PIXELS, load_for_propagation
 from inference_core import InferenceCore, to_label_map
+from model.defaults import INFERENCE_DEFAULTS, STRIDE, default_weights
 from model.network import PropagationNetwork
-from model.padding import STRIDE
-from model.variants import INFERENCE_DEFAULTS, default_weights
 from util.cli import InputError, pluralize, positive_int, run
 from util.device import allow_tf32, out_of_memory, pick_device
 

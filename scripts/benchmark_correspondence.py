@@ -23,9 +23,9 @@ from dataset.image_io import fit_mask
 from dataset.video import Video
 from inference.correspondence_viewer import correspond
 from model.checkpoint import load_network
+from model.defaults import PUBLISHED_WEIGHTS, STRIDE, default_weights
 from model.network import PropagationNetwork
-from model.padding import STRIDE, center_of_location, location_of_pixel, padding
-from model.variants import PUBLISHED_WEIGHTS, default_weights
+from model.padding import center_of_location, location_of_pixel, padding
 from util.cli import InputError, non_negative_int, positive_int, run
 from util.device import allow_tf32, pick_device
 

@@ -15,9 +15,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
+from model.defaults import INFERENCE_DEFAULTS, STRIDE
 from model.model import AMP_TYPES, Trainer
-from model.padding import STRIDE
-from model.variants import INFERENCE_DEFAULTS, build
+from model.variants import build
 from scripts.benchmark import peak_megabytes, synchronize
 from util.allocation import keep_memory
 from util.cli import InputError, positive_int, run

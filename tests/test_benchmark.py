@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.checkpoint import load_network
-from model.variants import LITE_WEIGHTS
+from model.defaults import LITE_WEIGHTS
 from scripts.benchmark import Setting, filled_core, watch_parts
 
 ROOT = Path(__file__).resolve().parents[1]

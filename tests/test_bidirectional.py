@@ -17,7 +17,7 @@ from inference.propagation import PropagationConfig, Timer, propagate
 from inference.results import check_output_is_not_input, check_replaceable
 from inference_core import InferenceCore
 from model.checkpoint import load_network
-from model.variants import LITE_WEIGHTS
+from model.defaults import LITE_WEIGHTS
 from scripts.draw_clip import draw_clip, write_clip
 from util.cli import InputError
 from util.files import atomic_folder

@@ -9,9 +9,10 @@ from dataset.image_io import read_frame
 from inference.propagation import preprocess_frame
 from model.checkpoint import load_network
 from model.corr_network import Correspondence
+from model.defaults import LITE_WEIGHTS
 from model.memory_reader import affinities_at_once
 from model.padding import location_of_pixel
-from model.variants import LITE_WEIGHTS, lite_network
+from model.variants import lite_network
 
 GOLDEN = Path(__file__).parent / "golden" / "correspondence.npz"
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples/00015.jpg"

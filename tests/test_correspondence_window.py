@@ -14,7 +14,7 @@ from PIL import Image, ImageGrab
 from dataset.image_io import read_frame
 from inference.correspondence_viewer import correspond, draw_source, draw_target
 from model.checkpoint import load_network
-from model.variants import LITE_WEIGHTS
+from model.defaults import LITE_WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = [sys.executable, str(ROOT / "try_correspondence.py"), "--model", str(LITE_WEIGHTS)]

@@ -16,7 +16,7 @@ from provider import Provider
 import download_bl30k
 import download_datasets
 import download_model
-from model.variants import LITE_WEIGHTS
+from model.defaults import LITE_WEIGHTS
 from util.cli import InputError
 from util.drive import Drive
 from util.sources import PARTS, SEGMENTS, WEIGHTS

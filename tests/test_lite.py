@@ -18,10 +18,11 @@ from inference.scoring import score
 from inference_core import InferenceCore, _Group
 from model import efficientnet
 from model.checkpoint import load_network, save_weights
+from model.defaults import LITE_WEIGHTS
 from model.efficientnet import EPSILON, EfficientNetLite, fold
 from model.memory_bank import MemoryBank
 from model.pretrained import start_from_imagenet
-from model.variants import LITE_WEIGHTS, lite_network, published_network
+from model.variants import lite_network, published_network
 from scripts.draw_clip import texture, write_clip
 from util.cli import InputError
 from util.normalization import IMAGENET_MEAN, IMAGENET_STD
