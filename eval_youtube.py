@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--split", default="valid", help="such as valid or test (default: %(default)s)")
     args = parser.parse_args()
     videos = youtube_vos(args.yv, args.split)
-    return evaluate(videos, args, youtube_palette(videos), size=SIZE)
+    return evaluate(videos, args, youtube_palette(videos))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ import argparse
 from pathlib import Path
 
 from dataset.clip import open_clip
+from inference.arguments import add_arguments
 from inference.bidirectional import DIRECTIONS, frame_ranges, propagate_clip
 from inference.overlay import write_overlay
-from inference.propagation import PropagationConfig, Timer, add_arguments, load_for_propagation
+from inference.propagation import PropagationConfig, Timer, load_for_propagation
 from inference.results import check_output_is_not_input, check_replaceable
 from util.cli import run, warn
 from util.device import allow_tf32, pick_device
@@ -63,7 +64,7 @@ def main() -> None:
     prepare_folder(output if output.is_dir() else output.parent)
 
     palette = palette_of(next(iter(video.masks.values()))) or davis_palette()
-    clock, options = Timer(), PropagationConfig.of(args, network, SIZE)
+    clock, options = Timer(), PropagationConfig.from_args(args, network)
     forward, backward = frame_ranges(video, args.direction)
     left_out = len(video.frames.names) - len({*forward, *backward})
     if left_out:

@@ -10,7 +10,7 @@ from util.cli import InputError
 from util.palette import davis_palette
 
 # Masks with more objects than this are taken for pictures saved as masks: each object costs memory and time.
-MOST_OBJECTS = 64
+MAX_OBJECTS = 64
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
 
@@ -64,7 +64,7 @@ def read_mask(path: Path) -> np.ndarray:
             raise InputError(f"{path}: not a mask (mode {image.mode}); save it as a palette or 8-bit grey PNG")
     values = values.astype(np.int64)
     present = np.unique(values)
-    if len(present) - (0 in present) > MOST_OBJECTS:
+    if len(present) - (0 in present) > MAX_OBJECTS:
         raise InputError(
             f"{path}: holds {len(present)} different values, where a mask has one value per object and 0 for the "
             f"background; it looks like a picture or a mask with smooth edges: save it without smoothing as a "

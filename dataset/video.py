@@ -19,14 +19,14 @@ class Video:
         name: of the output folder.
         frames: the stream of frames.
         masks: the mask file given on a frame, by the frame's index.
-        truth: the true mask files, named as the frames' masks are; a folder, or None if not all frames have one.
+        ground_truth: the true mask files, named as the frames' masks are; a folder, or None if not all frames have one.
         binary: every non-zero value is the one object, written as 255 (DAVIS 2016).
         renumber: objects are written as 1..K in the order of their values in the first given mask (DAVIS 2017).
     """
     name: str
     frames: Frames
     masks: dict[int, Path] = field(default_factory=dict)
-    truth: Path | None = None
+    ground_truth: Path | None = None
     binary: bool = False
     renumber: bool = False
 

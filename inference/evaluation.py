@@ -11,7 +11,8 @@ import torch
 
 from dataset.image_io import write_mask
 from dataset.video import Video
-from inference.propagation import PropagationConfig, Timer, add_arguments, load_for_propagation, propagate
+from inference.arguments import add_arguments
+from inference.propagation import PropagationConfig, Timer, load_for_propagation, propagate
 from inference.results import RunSettings, check_output_is_not_input, check_replaceable
 from inference.scoring import score, table, write_csv
 from model.network import PropagationNetwork
@@ -33,7 +34,7 @@ def benchmark_parser(description: str, size: int | None = None) -> argparse.Argu
     return parser
 
 
-def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | None, size: int | None = None) -> int:
+def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | None) -> int:
     """Propagate through the videos and report, sharing them with the other processes that ``torchrun`` started.
 
     A video that cannot be used is reported, and the others go on.
@@ -42,7 +43,6 @@ def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | Non
         videos: the data set.
         args: of `benchmark_parser`.
         palette: of the masks; None writes grey ones.
-        size: pixels of the shorter side at which the published network computes; None: the frames' own.
 
     Returns:
         the exit code: 2 if a video could not be used.
@@ -50,7 +50,7 @@ def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | Non
     device = pick_device(args.device)
     allow_tf32(args.tf32)
     network = load_for_propagation(args.model, device)
-    options = PropagationConfig.of(args, network, size)
+    options = PropagationConfig.from_args(args, network)
     prepare_folder(args.output)
     for video in videos:
         check_output_is_not_input(args.output / video.name, video)
@@ -127,7 +127,7 @@ def _settings(args: argparse.Namespace, options: PropagationConfig, device: torc
 
 
 def _report_scores(videos: list[Video], args: argparse.Namespace) -> None:
-    known = [video for video in videos if video.truth is not None]
+    known = [video for video in videos if video.ground_truth is not None]
     if not known:
         print("No scores: the true masks of all frames are not there.")
         return

@@ -15,15 +15,12 @@ from torch import Tensor
 from dataset.video import Video
 from inference_core import InferenceCore, to_label_map
 from model.checkpoint import load_network
-from model.defaults import INFERENCE_DEFAULTS, PUBLISHED_WEIGHTS, STRIDE, default_weights
+from model.defaults import INFERENCE_DEFAULTS, KERNEL_SIGMA, STRIDE
 from model.network import PropagationNetwork
 from util.allocation import give_memory_back, keep_memory
-from util.cli import InputError, non_negative_int, pluralize, positive_int, warn
+from util.cli import InputError, pluralize, warn
 from util.device import out_of_memory
 from util.normalization import normalize
-
-MOST_PIXELS = 2 ** 16
-KERNEL_SIGMA = 5.6       # the published benchmarks', in stride-16 cells
 
 
 @dataclass(frozen=True)
@@ -43,53 +40,13 @@ class PropagationConfig:
     workers: int = 2
 
     @classmethod
-    def of(cls, args: argparse.Namespace, network: PropagationNetwork, size: int | None) -> PropagationConfig:
-        """From the command line that `add_arguments` made, with the network's best size if none is asked for.
-
-        Args:
-            size: the published network's.
-        """
-        best = INFERENCE_DEFAULTS[network.variant]
-        size = args.size or best.size or size
-        return cls(None if args.no_top else args.top_k or best.top_k, KERNEL_SIGMA if args.use_km else None,
+    def from_args(cls, args: argparse.Namespace, network: PropagationNetwork) -> PropagationConfig:
+        """The config of parsed `inference.arguments.add_arguments`, with the network's defaults for what is not set."""
+        defaults = INFERENCE_DEFAULTS[network.variant]
+        size = args.size or defaults.size or args.default_size
+        kernel_sigma = defaults.kernel_sigma or (KERNEL_SIGMA if args.use_km else None)
+        return cls(None if args.no_top else args.top_k or defaults.top_k, None if args.no_km else kernel_sigma,
                    args.mem_every, args.max_memory_frames, args.amp, None if size == -1 else size, args.num_workers)
-
-
-def inference_pixels(text: str) -> int:
-    """An argument that is a number of pixels the network can work on, or -1."""
-    if text != "-1" and (not text.isdecimal() or not STRIDE <= int(text) <= MOST_PIXELS):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither {STRIDE} to {MOST_PIXELS} pixels nor -1 for the "
-                                         f"frames' own")
-    return int(text)
-
-
-def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
-    """The flags of every script that propagates. ``size``: the published network's shorter side, None: the frames'."""
-    parser.add_argument("--model", type=Path, default=default_weights(), metavar="FILE",
-                        help=f"weights: a plain state dict, or a training checkpoint (default: {PUBLISHED_WEIGHTS} if "
-                             f"it is there, else the lite network that comes with the code)")
-    parser.add_argument("--size", type=inference_pixels, metavar="PIXELS",
-                        help=f"the shorter side to compute at, -1 for the frames' own; masks are written at the "
-                             f"frames' size either way (default: {size or -1}; lite: {INFERENCE_DEFAULTS['lite'].size})")
-    parser.add_argument("--use_km", action="store_true",
-                        help=f"kernelized memory reading, sigma {KERNEL_SIGMA} cells of 16 pixels (default: off)")
-    reading = parser.add_mutually_exclusive_group()
-    reading.add_argument("--no_top", action="store_true", help="read all of the memory instead of the top k locations")
-    reading.add_argument("--top_k", type=positive_int, metavar="K",
-                        help=f"memory locations that each location reads (default: {INFERENCE_DEFAULTS['published'].top_k}; "
-                             f"lite: {INFERENCE_DEFAULTS['lite'].top_k})")
-    parser.add_argument("--mem_every", type=positive_int, default=5, metavar="N",
-                        help="every N-th frame stays in memory (default: %(default)s)")
-    parser.add_argument("--max_memory_frames", type=positive_int, metavar="N",
-                        help="keep only the first and the latest frames in memory, N in all (default: no limit)")
-    parser.add_argument("--device", metavar="NAME",
-                        help="cpu, cuda, cuda:1, mps (default: CUDA if there is a GPU, else MPS, else the CPU)")
-    parser.add_argument("--amp", action="store_true",
-                        help="compute in 16 bits where safe: faster on most GPUs, masks differ slightly (default: off)")
-    parser.add_argument("--tf32", action="store_true",
-                        help="let NVIDIA GPUs compute float32 in TF32: faster, masks differ slightly (default: off)")
-    parser.add_argument("--num_workers", type=non_negative_int, default=2, metavar="N",
-                        help="threads that read frames ahead (default: %(default)s)")
 
 
 def load_for_propagation(path: Path, device: torch.device) -> PropagationNetwork:

@@ -43,7 +43,7 @@ def check_output_is_not_input(folder: Path, video: Video) -> None:
     Raises:
         InputError: the folder is that of its frames or masks, or one around it.
     """
-    sources = {*video.frames.files(), *video.masks.values(), *([video.truth / "x"] if video.truth else [])}
+    sources = {*video.frames.files(), *video.masks.values(), *([video.ground_truth / "x"] if video.ground_truth else [])}
     target = folder.resolve()
     for source in {path.resolve().parent for path in sources}:
         if target == source or target in source.parents:

@@ -29,9 +29,9 @@ def score_video(video: Video, folder: Path) -> list[ObjectScore]:
 
     evaluator = Evaluator(name=video.name)
     for name in video.frames.names[1:-1]:
-        truth, found = video.labels(video.truth / f"{name}.png"), read_mask(folder / f"{name}.png")
+        truth, found = video.labels(video.ground_truth / f"{name}.png"), read_mask(folder / f"{name}.png")
         if truth.shape != found.shape:
-            raise InputError(f"{video.truth}/{name}.png: the true mask is {truth.shape[1]}x{truth.shape[0]} pixels, "
+            raise InputError(f"{video.ground_truth}/{name}.png: the true mask is {truth.shape[1]}x{truth.shape[0]} pixels, "
                              f"its frame {found.shape[1]}x{found.shape[0]}")
         evaluator.feed_frame(found, truth)
     j, f = evaluator.conclude()

@@ -24,7 +24,8 @@ from typing import NamedTuple
 import torch
 
 import inference_core
-from inference.propagation import MOST_PIXELS, load_for_propagation
+from inference.arguments import MAX_SIDE
+from inference.propagation import load_for_propagation
 from inference_core import InferenceCore, to_label_map
 from model.defaults import INFERENCE_DEFAULTS, STRIDE, default_weights
 from model.network import PropagationNetwork
@@ -190,8 +191,8 @@ def main() -> None:
                         help="pixels (default: %(default)s)")
     parser.add_argument("--repeats", type=positive_int, default=7, metavar="N", help="frames timed (default: %(default)s)")
     args = parser.parse_args()
-    if min(args.size) < STRIDE or max(args.size) > MOST_PIXELS:
-        raise InputError(f"--size {args.size[0]} {args.size[1]}: both sides need {STRIDE} to {MOST_PIXELS} pixels")
+    if min(args.size) < STRIDE or max(args.size) > MAX_SIDE:
+        raise InputError(f"--size {args.size[0]} {args.size[1]}: both sides need {STRIDE} to {MAX_SIDE} pixels")
     if max(args.objects) >= min(256, args.size[1]):
         raise InputError(f"--objects {max(args.objects)}: at most 255, and fewer than columns of pixels")
     if max(args.memory) > MOST_FRAMES:

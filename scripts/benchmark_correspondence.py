@@ -95,7 +95,7 @@ def compare_video(network: PropagationNetwork, video: Video, to: Sequence[int], 
     frames, masks = [], []
     for index in chosen:
         frames.extend(video.frames.read([index], workers=0))
-        path = video.truth / f"{video.frames.names[index]}.png"
+        path = video.ground_truth / f"{video.frames.names[index]}.png"
         masks.append(fit_mask(path, video.labels(path), *frames[-1].shape[:2]))
     if not masks[0].any():
         return []
@@ -126,7 +126,7 @@ def main() -> None:
     add("--seed", type=non_negative_int, default=0, help="of the points (default: %(default)s)")
     add("--device", metavar="NAME", help="cpu, cuda, mps (default: CUDA if there is a GPU, else MPS, else the CPU)")
     args = parser.parse_args()
-    videos = [video for video in davis_2016(args.davis) if video.truth is not None]
+    videos = [video for video in davis_2016(args.davis) if video.ground_truth is not None]
     allow_tf32(False)
     network = load_network(args.model, pick_device(args.device))
     print(f"network: {network.variant} ({args.model})")

@@ -63,7 +63,7 @@ def main() -> None:
     write_clip(clip, frames=40, height=480, width=854, objects=3, seed=5)
     propagate("--images", clip / "frames", "--masks", clip / "masks/00000.png", "--output", folder / "drawn")
     frames = ImageFrames(sorted((clip / "frames").iterdir()))
-    print(table(score([Video("drawn", frames, truth=clip / "masks")], folder, 1, lambda: None)))
+    print(table(score([Video("drawn", frames, ground_truth=clip / "masks")], folder, 1, lambda: None)))
     try:
         bunny = fetch_bunny(folder)
     except InputError as error:

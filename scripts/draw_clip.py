@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataset.image_io import MOST_OBJECTS, write_mask
+from dataset.image_io import MAX_OBJECTS, write_mask
 from util.cli import InputError, non_negative_int, positive_int, run
 from util.files import prepare_folder
 from util.opencv import cv2
@@ -77,8 +77,8 @@ def main() -> None:
                             help="default: %(default)s")
     args = vars(parser.parse_args())
     folder = args.pop("folder")
-    if args["objects"] > MOST_OBJECTS:
-        raise InputError(f"--objects {args['objects']}: a mask has at most {MOST_OBJECTS}")
+    if args["objects"] > MAX_OBJECTS:
+        raise InputError(f"--objects {args['objects']}: a mask has at most {MAX_OBJECTS}")
     for name in ("frames", "masks"):
         if (folder / name).exists():
             raise InputError(f"{folder / name}: is there already; name another folder")

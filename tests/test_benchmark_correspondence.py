@@ -63,7 +63,7 @@ def davis(tmp_path_factory):
 
 def test_the_network_finds_more_than_colours_do(davis):
     frames = ImageFrames(sorted((davis / "JPEGImages/480p/drawn").iterdir()))
-    video = Video("drawn", frames, truth=davis / "Annotations/480p/drawn")
+    video = Video("drawn", frames, ground_truth=davis / "Annotations/480p/drawn")
     shares = compare_video(load_network(LITE_WEIGHTS), video, (5, 15, 40), 40, seed=0)
     assert len(shares) == 2                                     # there is no frame 40
     near, far = shares

@@ -140,7 +140,7 @@ def test_it_finds_the_objects_of_a_drawn_clip(clip, tmp_path):
                           clip / "masks/00000.png", "--output", tmp_path / "drawn", "--size", "240"],
                          cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    video = Video("drawn", ImageFrames(sorted((clip / "frames").iterdir())), truth=clip / "masks")
+    video = Video("drawn", ImageFrames(sorted((clip / "frames").iterdir())), ground_truth=clip / "masks")
     scores = score([video], tmp_path, 1, lambda: None)
     assert [row.label for row in scores] == [1, 2, 3]
     assert np.mean([(row.j + row.f) / 2 for row in scores]) > 80, scores

@@ -1,0 +1,77 @@
+"""Command-line arguments of the scripts that load a network or propagate masks, without torch."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from model import defaults
+from util.cli import non_negative_int, positive_int
+
+MAX_SIDE = 2 ** 16      # pixels
+
+
+def weights_file(text: str) -> Path:
+    """Argument type: a weights file, or ``published`` or ``lite`` for the project's own."""
+    if text == "lite":
+        return defaults.LITE_WEIGHTS
+    if text != "published":
+        return Path(text)
+    path = defaults.published_weights()
+    if path is None:
+        raise argparse.ArgumentTypeError(f"{defaults.PUBLISHED_WEIGHTS} does not exist; get it with "
+                                         f"`python download_model.py`")
+    return path
+
+
+def inference_side(text: str) -> int:
+    """Argument type: pixels of the shorter side at inference, or -1 for the size of the frames."""
+    if text != "-1" and (not text.isdecimal() or not defaults.STRIDE <= int(text) <= MAX_SIDE):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither {defaults.STRIDE} to {MAX_SIDE} pixels nor -1 for the "
+                                         f"size of the frames")
+    return int(text)
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model`` and ``--device``."""
+    parser.add_argument("--model", type=weights_file, default=defaults.default_weights(), metavar="FILE",
+                        help=f"weights: a plain state dict, a training checkpoint, or one of the words published "
+                             f"({defaults.PUBLISHED_WEIGHTS}) and lite (the network that comes with the code) "
+                             f"(default: {defaults.PUBLISHED_WEIGHTS} if it exists, else lite)")
+    parser.add_argument("--device", metavar="NAME",
+                        help="cpu, cuda, cuda:1, mps (default: CUDA if available, else MPS, else CPU)")
+
+
+def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
+    """Add the arguments of every script that propagates masks.
+
+    Args:
+        size: default pixels of the shorter side at inference for the published network; None: the size of the frames.
+    """
+    published, lite = (defaults.INFERENCE_DEFAULTS[name] for name in ("published", "lite"))
+    parser.set_defaults(default_size=size)
+    add_network_arguments(parser)
+    parser.add_argument("--size", type=inference_side, metavar="PIXELS",
+                        help=f"pixels of the shorter side at inference, -1 for the size of the frames; masks are "
+                             f"always written at the size of the frames (default: {size or -1}; lite: {lite.size})")
+    kernel = parser.add_mutually_exclusive_group()
+    kernel.add_argument("--use_km", action="store_true",
+                        help=f"kernelized memory reading, with the network's default sigma or "
+                             f"{defaults.KERNEL_SIGMA} stride-16 locations (default: "
+                             f"{'on' if published.kernel_sigma else 'off'}; lite: "
+                             f"{'on' if lite.kernel_sigma else 'off'})")
+    kernel.add_argument("--no_km", action="store_true", help="no kernelized memory reading, for any network")
+    reading = parser.add_mutually_exclusive_group()
+    reading.add_argument("--no_top", action="store_true", help="read all memory locations instead of the top k")
+    reading.add_argument("--top_k", type=positive_int, metavar="K",
+                        help=f"memory locations that each query location reads (default: {published.top_k}; "
+                             f"lite: {lite.top_k})")
+    parser.add_argument("--mem_every", type=positive_int, default=5, metavar="N",
+                        help="memorize every N-th frame (default: %(default)s)")
+    parser.add_argument("--max_memory_frames", type=positive_int, metavar="N",
+                        help="keep at most N frames in memory, the first and the latest (default: no limit)")
+    parser.add_argument("--amp", action="store_true",
+                        help="automatic mixed precision: faster on most GPUs, masks differ slightly (default: off)")
+    parser.add_argument("--tf32", action="store_true",
+                        help="allow TF32 on NVIDIA GPUs: faster, masks differ slightly (default: off)")
+    parser.add_argument("--num_workers", type=non_negative_int, default=2, metavar="N",
+                        help="threads that read frames ahead (default: %(default)s)")
