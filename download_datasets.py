@@ -21,7 +21,6 @@ from util.cli import InputError, pluralize, run, warn
 from util.drive import Drive
 from util.files import prepare_folder
 from util.plan import amount, bytes_to_fetch, confirm, one_after_the_other, room_needed
-from util.progress import frames_bar
 from util.provide import is_finished, provide
 from util.sources import DATA_SETS, PARTS
 from util.space import check_space, readable
@@ -47,17 +46,11 @@ def resize_youtube(folder: Path) -> None:
     """
     target, unfinished = folder / f"train_{SHORTER}p", folder / f".train_{SHORTER}p.partial"
     print(f"resizing {folder / 'train'} to {SHORTER} pixels on the shorter side", flush=True)
-    bars = []
-
-    def progress(count: int) -> object:
-        bars.append(frames_bar(count, "pictures"))
-        return bars[0].increment
-    failures = resize_folder(folder / "train", unfinished, SHORTER, Image.Resampling.BICUBIC, os.cpu_count(), progress)
-    bars[0].finish(dirty=True)
-    for message in failures:
-        warn(message)
+    failures = resize_folder(folder / "train", unfinished, SHORTER, Image.Resampling.BICUBIC, os.cpu_count())
+    for failure in failures:
+        warn(str(failure))
     if failures:
-        raise InputError(f"{target}: not finished, {pluralize(len(failures), 'picture')} could not be resized, see above")
+        raise InputError(f"{target}: not finished, {pluralize(len(failures), 'image')} could not be resized, see above")
     unfinished.rename(target)
     print(f"done: {target}", flush=True)
 

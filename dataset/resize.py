@@ -1,67 +1,59 @@
-"""Making a data set smaller: every picture below a folder, to a shorter side, into another folder."""
+"""Resizing all images below a folder to a shorter side, for training."""
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from util.cli import InputError
-from util.files import prepare_folder
-from util.space import FULL
+from util.files import prepare_folder, write_atomic
+from util.parallel import run_jobs
 
 PHOTOGRAPHS, MASKS = {".jpg", ".jpeg"}, {".png"}
 QUALITY = 95
 
 
-def resize_image(source: Path, target: Path, shorter: int, method: Image.Resampling) -> None:
-    """Write one picture with its shorter side of so many pixels, at once; a smaller one is copied as it is.
+def resize_image(source: Path, target: Path, shorter: int, method: Image.Resampling, enlarge: bool = True,
+                 quality: int = QUALITY) -> None:
+    """Write an image with its shorter side of ``shorter`` pixels and its longer side rounded down, as published.
+
+    An image that has this size is copied unchanged.
 
     Args:
-        source: a photograph, or a mask (.png): that is resized to the nearest pixel and keeps its palette.
+        source: a photograph, or a mask (.png), which is resized to the nearest pixel and keeps its palette.
         target: a file of the same kind.
         shorter: pixels.
-        method: of photographs.
+        method: for photographs.
+        enlarge: False copies smaller images unchanged.
+        quality: of JPEG.
 
     Raises:
         InputError: the file cannot be read.
-        OSError: the disk is full.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = target.with_name(f".{target.name}.partial")
-    is_mask = source.suffix.lower() in MASKS
+    buffer = BytesIO()
     try:
         with Image.open(source) as image:
-            scale = shorter / min(image.size)
-            if scale >= 1:
-                image.load()                     # or one that cannot be read would be copied
-                shutil.copyfile(source, partial_file)
+            image.load()                     # even if it is only copied, it must be readable
+            size = tuple(side * shorter // min(image.size) for side in image.size)
+            if size == image.size or (not enlarge and min(image.size) < shorter):
+                buffer.write(source.read_bytes())
+            elif source.suffix.lower() in MASKS:
+                image.resize(size, Image.Resampling.NEAREST).save(buffer, "PNG")
             else:
-                size = tuple(round(side * scale) for side in image.size)
-                if is_mask:
-                    image.resize(size, Image.Resampling.NEAREST).save(partial_file, format="PNG")
-                else:
-                    upright = ImageOps.exif_transpose(image).convert("RGB")
-                    size = size if upright.size == image.size else size[::-1]
-                    upright.resize(size, method).save(partial_file, format="JPEG", quality=QUALITY)
-        partial_file.replace(target)
-    except OSError as error:
-        partial_file.unlink(missing_ok=True)
-        if error.errno in FULL:                  # no fault of the picture, and no other would fare better
-            message = f"{os.strerror(error.errno)}; free some and run this again"
-            raise OSError(error.errno, message, str(target)) from None
+                image.convert("RGB").resize(size, method).save(buffer, "JPEG", quality=quality)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{source}: cannot be resized ({error})") from None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, buffer.getvalue())
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The photographs and masks below a folder, by their paths in it.
+    """The photographs and masks below a folder, as paths relative to it.
 
     Raises:
-        InputError: there is no such folder, or nothing in it.
+        InputError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -73,36 +65,23 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def resize_folder(source: Path, target: Path, shorter: int, method: Image.Resampling, workers: int,
-                  progress: Callable[[int], Callable[[], None]]) -> list[str]:
-    """Resize all pictures below ``source`` into the same places below ``target``; those that are there are passed over.
+                  enlarge: bool = True, quality: int = QUALITY) -> list[InputError]:
+    """Resize all images below ``source`` to the same places below ``target``, with a progress bar.
+
+    Images that exist there are skipped. Arguments: see `resize_image`.
 
     Args:
-        source, target: folders.
-        shorter, method: see `resize_image`.
         workers: processes.
-        progress: called with the number of pictures to do; what it returns is called after each.
 
     Returns:
-        a message for each picture that could not be resized.
+        an error for each image that could not be resized.
 
     Raises:
-        InputError: there is nothing to do it with, or both are one folder.
+        InputError: ``source`` has no images, or ``target`` is inside it or cannot be written to.
     """
     if source.resolve() in (target.resolve(), *target.resolve().parents):
-        raise InputError(f"{target}: is in the folder to be resized; name another to write to")
+        raise InputError(f"{target}: is inside the folder to resize; choose another output folder")
     names = [name for name in images_below(source) if not (target / name).exists()]
     prepare_folder(target)
-    done, failures = progress(len(names)), []
-    with ProcessPoolExecutor(workers) as pool:
-        try:
-            for job in as_completed([pool.submit(partial(resize_image, source / name, target / name, shorter, method))
-                                     for name in names]):
-                if isinstance(job.exception(), InputError):
-                    failures.append(str(job.exception()))
-                else:
-                    job.result()
-                done()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return sorted(failures)
+    jobs = [partial(resize_image, source / name, target / name, shorter, method, enlarge, quality) for name in names]
+    return sorted(run_jobs(jobs, workers, "images"), key=str)

@@ -12,10 +12,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+from dataset.synthetic import write_clip
 from dataset.video import Video
 from dataset.video_reader import ImageFrames
 from inference.scoring import score, table
-from scripts.draw_clip import write_clip
 from util.cli import InputError, run, warn
 from util.files import write_atomic
 

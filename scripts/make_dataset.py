@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.image_io import write_mask
-from scripts.draw_clip import outline, texture
+from dataset.synthetic import outline, texture
 from util.cli import InputError, at_least, non_negative_int, positive_int, run
 from util.files import atomic_folder, prepare_folder, write_atomic
 from util.opencv import cv2

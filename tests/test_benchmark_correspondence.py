@@ -4,13 +4,13 @@ import sys
 import numpy as np
 import pytest
 
+from dataset.synthetic import write_clip
 from dataset.video import Video
 from dataset.video_reader import ImageFrames
 from model.checkpoint import load_network
 from model.defaults import LITE_WEIGHTS
 from scripts import benchmark_correspondence
 from scripts.benchmark_correspondence import compare_video, find_by_colour, share_landing, spread_points, table
-from scripts.draw_clip import write_clip
 from util.cli import InputError
 
 

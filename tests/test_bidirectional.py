@@ -9,6 +9,7 @@ from PIL import Image
 
 from dataset.clip import find_masks, natural_order, open_clip
 from dataset.image_io import write_mask
+from dataset.synthetic import draw_clip, write_clip
 from dataset.video import Video
 from dataset.video_reader import ImageFrames, VideoFrames, read_ahead
 from inference.bidirectional import frame_ranges, merge
@@ -18,7 +19,6 @@ from inference.results import check_output_is_not_input, check_replaceable
 from inference_core import InferenceCore
 from model.checkpoint import load_network
 from model.defaults import LITE_WEIGHTS
-from scripts.draw_clip import draw_clip, write_clip
 from util.cli import InputError
 from util.files import atomic_folder
 from util.palette import davis_palette

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from dataset.image_io import read_frame, read_mask, write_mask
+from dataset.synthetic import write_clip
 from inference.propagation import preprocess_frame
 from inference_core import InferenceCore, to_label_map
 from model.defaults import LITE_WEIGHTS
 from model.variants import published_network
-from scripts.draw_clip import write_clip
 from util.files import TEMPORARY
 from util.palette import davis_palette
 

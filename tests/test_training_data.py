@@ -10,6 +10,7 @@ from torchvision import tv_tensors
 from dataset.image_io import write_mask
 from dataset.stages import TrainingSet, bl30k_stage, collate, static_stage, video_stage
 from dataset.static_dataset import StaticDataset, static_pairs
+from dataset.synthetic import write_clip
 from dataset.transforms import (
     Affine,
     ThinPlateWarp,
@@ -19,7 +20,6 @@ from dataset.transforms import (
     video_sequence,
 )
 from dataset.vos_dataset import VOSDataset, video_pairs
-from scripts.draw_clip import write_clip
 from util.cli import InputError
 from util.palette import davis_palette
 
