@@ -58,9 +58,9 @@ def main() -> None:
     network = load_for_propagation(args.model, device)
     print(f"network: {network.variant} ({args.model})")
     video = open_clip(args.video, args.images, args.masks)
-    output = (args.output or Path("output") / video.name).resolve()
+    output = (args.output or Path("output") / video.name).absolute()
     check_output_is_not_input(output, video)
-    check_replaceable(output, video.frames.names, args.overwrite)
+    replaceable = check_replaceable(output, video.frames.names, args.overwrite)
     prepare_folder(output if output.is_dir() else output.parent)
 
     palette = palette_of(next(iter(video.masks.values()))) or davis_palette()
@@ -71,7 +71,7 @@ def main() -> None:
         place = "before the first" if args.direction == "forward" else "after the last"
         warn(f"{left_out} frames {place} mask get none; --direction both fills them too")
     bar = frames_bar(len(forward) + len(backward))
-    with atomic_folder(output) as folder:
+    with atomic_folder(output, replaceable) as folder:
         propagate_clip(network, video, options, args.direction, folder, palette, clock, bar.increment)
         bar.finish()
         written = len(list(folder.glob("*.png")))

@@ -10,7 +10,7 @@ from util.archive import unpack
 from util.cli import InputError
 from util.download import Withheld, fetch
 from util.drive import Drive
-from util.files import LITTER, atomic_folder
+from util.files import SYSTEM_FILES, atomic_folder
 from util.members import Damaged
 from util.sources import Part
 
@@ -26,7 +26,7 @@ def is_finished(part: Part, root: Path) -> bool:
         if folder.exists() or folder.is_symlink():
             raise InputError(f"{folder}: is a file, or a link to nowhere; a folder is to be made there")
         return False
-    held = {path.name for path in folder.iterdir() if path.name[0] != "." and path.name not in LITTER}
+    held = {path.name for path in folder.iterdir() if path.name[0] != "." and path.name not in SYSTEM_FILES}
     if held and not held.issuperset(part.holds):
         raise InputError(f"{folder}: is not empty, and lacks {', '.join(sorted(set(part.holds) - held))}; move it "
                          f"away, or finish it by hand")
