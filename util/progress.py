@@ -1,42 +1,65 @@
-"""Progress bars."""
+"""Progress bars on standard error."""
 from __future__ import annotations
+
+import sys
 
 import progressbar
 
+SECONDS_BETWEEN_LINES = 10       # where standard error is no terminal, and every update is a new line
+
 
 class Rate(progressbar.widgets.WidgetBase):
-    """What was done a second, on average since the start; each step counts ``times``."""
+    """The average rate since the start; each step of the bar counts ``per_step``."""
 
-    def __init__(self, what: str, times: int = 1):
+    def __init__(self, unit: str, per_step: int = 1):
         super().__init__()
-        self.what, self.times = what, times
+        self.unit, self.per_step = unit, per_step
 
     def __call__(self, progress: progressbar.ProgressBar, data: dict) -> str:
         seconds = data["total_seconds_elapsed"]
-        return f"{progress.value * self.times / seconds:.2f} {self.what}/s" if seconds else ""
+        return f"{progress.value * self.per_step / seconds:.2f} {self.unit}/s" if seconds else ""
 
 
-def frames_bar(total: int, what: str = "frames") -> progressbar.ProgressBar:
-    """A bar with a rate and the time left, on standard error."""
-    widgets = [progressbar.SimpleProgress(), f" {what} ", progressbar.Percentage(), " ", progressbar.Bar(), " ",
-               Rate(what), " ", progressbar.ETA()]
-    return progressbar.ProgressBar(max_value=total, widgets=widgets)
+class ProgressBar(progressbar.ProgressBar):
+    """A bar that prints few lines where there is no terminal, and its last state in any case.
+
+    Use as a context manager, so that its last state is printed before the message of an error.
+    """
+
+    def __init__(self, max_value: object, widgets: list, initial_value: int = 0):
+        super().__init__(0, max_value, widgets, initial_value=initial_value, fd=sys.stderr,
+                         min_poll_interval=0 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES)
+
+    def finish(self, end: str = "\n", dirty: bool = False) -> None:
+        """End the bar, at its present value if ``dirty``, else at its maximum."""
+        if dirty and not self.finished():
+            self.update(force=True)
+        super().finish(end, dirty)
+
+    def __del__(self) -> None:
+        if self.started():                   # an error ended the work, and its message is printed already
+            super().finish(dirty=True)
 
 
-def training_bar(start: int, stop: int, samples: int) -> progressbar.ProgressBar:
-    """A bar over iterations with samples/s and the time left, on standard error."""
-    widgets = [f"from {start} " if start else "", progressbar.SimpleProgress(), " iterations ", progressbar.Bar(), " ",
-               Rate("samples", samples), " ", progressbar.AdaptiveETA()]
-    return progressbar.ProgressBar(max_value=max(stop - start, 0), widgets=widgets)
+def frames_bar(total: int, unit: str = "frames") -> ProgressBar:
+    """A bar over frames, or other units, with the rate and the remaining time."""
+    return ProgressBar(total, [progressbar.SimpleProgress(), f" {unit} ", progressbar.Percentage(), " ",
+                               progressbar.Bar(), " ", Rate(unit), " ", progressbar.ETA()])
 
 
-def bytes_bar(what: str, start: int, total: int | None) -> progressbar.ProgressBar:
-    """A bar over the bytes of a file, on standard error, with the rate of late; ``total`` None: nobody knows."""
-    widgets = [what, " ", progressbar.DataSize()]
+def training_bar(start: int, stop: int, samples: int) -> ProgressBar:
+    """A bar over the iterations from ``start`` to ``stop``, with samples per second and the remaining time."""
+    return ProgressBar(max(stop - start, 0), [
+        f"from {start} " if start else "", progressbar.SimpleProgress(), " iterations ", progressbar.Bar(), " ",
+        Rate("samples", samples), " ", progressbar.AdaptiveETA()])
+
+
+def bytes_bar(label: str, start: int, total: int | None) -> ProgressBar:
+    """A bar over the bytes of a file, with the recent rate and, if ``total`` is known, the remaining time."""
+    widgets = [label, " ", progressbar.DataSize()]
     if total is not None:
         widgets += [" of ", progressbar.DataSize("max_value"), " ", progressbar.Percentage(), " ", progressbar.Bar()]
     widgets += [" ", progressbar.AdaptiveTransferSpeed()]
     if total is not None:
         widgets += [" ", progressbar.AdaptiveETA()]
-    return progressbar.ProgressBar(initial_value=start, widgets=widgets,
-                                   max_value=progressbar.UnknownLength if total is None else total)
+    return ProgressBar(progressbar.UnknownLength if total is None else total, widgets, start)
