@@ -1,4 +1,4 @@
-"""Soft aggregation of the objects' masks (STM, arXiv 1904.00607, equation 3)."""
+"""Soft aggregation of object masks (STM, arXiv 1904.00607, equation 3)."""
 from __future__ import annotations
 
 import torch
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def aggregate_logits(probability: Tensor) -> Tensor:
-    """Logits over background and objects from independent object probabilities.
+    """Return logits over background and objects from independent object probabilities.
 
-    The background's probability is that of no object being there, the product of (1 - p).
+    The background probability is the product of (1 - p) over the objects.
 
     Args:
         probability: (..., K, H, W) in [0, 1].

@@ -1,7 +1,7 @@
-"""ResNet-50 encoders up to stride 16, as the published system uses and names them.
+"""ResNet-50 encoders up to stride 16, with the names of the published state dict.
 
-Written out here rather than taken from torchvision because the mask encoder's convolutions carry a
-bias, and so that running the network does not import torchvision (1.6 s and 170 MB of memory).
+They are not torchvision's, since the convolutions of the mask encoder have biases, and since importing torchvision
+costs inference 1.6 s and 170 MB of memory.
 """
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Bottleneck(nn.Module):
 
 
 def residual_stage(in_channels: int, width: int, blocks: int, stride: int, bias: bool) -> nn.Sequential:
-    """A stage of ResNet: ``blocks`` bottlenecks, the first with the stride; (N, C, H, W) -> (N, 4 width, H/s, W/s)."""
+    """Return a stage of bottlenecks, the first with the stride s: (N, C, H, W) -> (N, 4 width, H/s, W/s)."""
     first = Bottleneck(in_channels, width, stride, bias)
     return nn.Sequential(first, *(Bottleneck(4 * width, width, 1, bias) for _ in range(blocks - 1)))
 
 
 class ImageEncoder(nn.Module):
-    """ResNet-50 of the query frame."""
+    """ResNet-50 for query frames."""
 
     def __init__(self):
         super().__init__()
@@ -62,7 +62,7 @@ class ImageEncoder(nn.Module):
 
 
 class MaskEncoder(nn.Module):
-    """ResNet-50 of a memory frame and the masks in it, every convolution with a bias."""
+    """ResNet-50 for memory frames with masks; every convolution has a bias."""
 
     def __init__(self, mask_channels: int):
         super().__init__()
@@ -73,11 +73,11 @@ class MaskEncoder(nn.Module):
         self.layer3 = residual_stage(512, 256, 6, 2, bias=True)
 
     def image_part(self, image: Tensor) -> Tensor:
-        """The image's part in the first convolution, the same for all objects: (B, 3, H, W) -> (B, 64, H/2, W/2)."""
+        """Return the image's part in the first convolution, shared by objects: (B, 3, H, W) -> (B, 64, H/2, W/2)."""
         return partial_convolution(self.conv1, image)
 
     def forward(self, image_part: Tensor, masks: Tensor) -> Tensor:
-        """What `image_part` gave, masks (B, K, mask_channels, H, W) -> (B*K, 1024, H/16, W/16)."""
+        """image_part: of `image_part`; masks: (B, K, mask_channels, H, W) -> (B*K, 1024, H/16, W/16)."""
         x = split_objects(partial_convolution(self.conv1, merge_objects(masks), first_channel=3), len(masks))
         x = merge_objects(x.add_(image_part.unsqueeze(1)))
         x = F.relu(self.bn1(x), inplace=True)

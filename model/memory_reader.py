@@ -1,166 +1,169 @@
-"""Reading the space-time memory: attention of a frame's locations to those of the memory.
+"""Memory reading: attention from the locations of a query frame to those of the memory.
 
-STM: Oh et al., arXiv 1904.00607. Top-k: Cheng et al., arXiv 2103.07941. Kernel: Seong et al. (KMN), arXiv 2007.08270.
+STM: Oh et al., arXiv 1904.00607. Top-k: Cheng et al., arXiv 2103.07941. Kernelized memory: Seong et al. (KMN),
+arXiv 2007.08270.
 """
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SET_SIZE = 8            # locations, see `grouped_topk`
-LONG_ROW = 32           # times k
-FEW_CHANNELS = 64       # of keys, see `_prefers_onednn`
+GROUP_SIZE = 8          # of `grouped_topk`
+LONG_ROW = 32           # times k: rows from this length on are grouped
 
 
-def affinities_at_once(device: torch.device) -> int:
-    """How many affinities to hold while reading: 16 MB of float32 on a CPU, 256 MB on a GPU.
+class MemoryBlock(NamedTuple):
+    """Keys and values of consecutive memory locations, one row per location."""
+    key: Tensor         # (..., M, C_k)
+    value: Tensor       # (..., M, C_v)
 
-    Queries are independent of each other, so reading them in slices bounds the working memory whatever the length
-    of the video; a slice that stays in a CPU's cache is also read faster.
+
+def tile_elements(device: torch.device) -> int:
+    """Return how many affinities are computed at once: 16 MB of float32 on a CPU, 256 MB on a GPU.
+
+    Tiles bound the working memory whatever the length of the video. A tile that stays in a CPU's cache is also faster.
     """
     return 2 ** 22 if device.type == "cpu" else 2 ** 26
 
 
-def affinity(query: Tensor, memory: Tensor) -> Tensor:
-    """Scaled dot products of keys: query (..., Q, C_k), memory (..., M, C_k) -> (..., Q, M)."""
-    query = query / query.shape[-1] ** 0.5
-    if _prefers_onednn(query):
-        return torch.ops.mkldnn._linear_pointwise(query, memory, None, "none", [], "")
-    return query @ memory.transpose(-1, -2)
+def affinity(query: Tensor, key: Tensor) -> Tensor:
+    """Return scaled dot products in float32: query (..., Q, C_k), key (..., M, C_k) -> (..., Q, M).
 
-
-def _prefers_onednn(rows: Tensor) -> bool:
-    """Whether oneDNN should multiply: for few channels it was up to twice as fast as what PyTorch takes for `@`.
-
-    That was measured on x86; where oneDNN is not there or not asked, `@` gives the same. It needs memory of its own,
-    and with 128 channels gains less.
+    Sixteen bits are too few before top-k: at 32 to 64, where affinities lie, bfloat16 has steps of 0.25.
     """
-    if rows.shape[-1] > FEW_CHANNELS:
-        return False
-    if rows.device.type != "cpu" or rows.dtype != torch.float32 or rows.dim() != 2:
-        return False
-    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
-        return False
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    with torch.autocast(query.device.type, enabled=False):
+        query = query.float() / query.shape[-1] ** 0.5
+        return query @ key.float().transpose(-1, -2)
 
 
-def kernel_centers(query: Tensor, keys: Tensor) -> Tensor:
-    """For each memory location (..., M, C_k) the query location that it matches best: (..., M)."""
-    parts = keys.split(max(1, affinities_at_once(query.device) // query.shape[-2]), dim=-2)
-    best = [affinity(query, part).max(dim=-2).indices for part in parts]             # argmax takes ten times as long
-    return torch.cat(best, dim=-1)
-
-
-def score_slices(query: Tensor, blocks: Sequence[Tensor], kernel_sigma: float | None,
-                 grid_width: int | None) -> Iterator[Tensor]:
-    """How well queries match all locations of some blocks of keys: (..., Q_i, M), for slices of the queries in turn.
-
-    Args: as of `read`.
-    """
-    centres = None
-    if kernel_sigma is not None:
-        centres = torch.cat([kernel_centers(query, keys) for keys in blocks], -1).unsqueeze(-2)
-    affinities = sum(keys.shape[:-1].numel() for keys in blocks)
-    start = 0
-    for part in query.split(max(1, affinities_at_once(query.device) // affinities), dim=-2):
-        scores = [affinity(part, keys) for keys in blocks]
-        scores = torch.cat(scores, -1) if len(scores) > 1 else scores[0]
-        if centres is not None:
-            cells = torch.arange(start, start + part.shape[-2], device=part.device).unsqueeze(-1)
-            scores = scores - _squared_distance(cells, centres, grid_width) / (2 * kernel_sigma ** 2)
-        start += part.shape[-2]
-        yield scores
-
-
-def read(query: Tensor, blocks: Sequence[tuple[Tensor, Tensor]], top_k: int | None = None,
-         kernel_sigma: float | None = None, grid_width: int | None = None) -> Tensor:
-    """Read the memory: at each query location the values, weighted by the softmax of their keys' affinities.
+def readout(query: Tensor, blocks: Sequence[MemoryBlock], top_k: int | None = None,
+            kernel_sigma: float | None = None, grid_width: int | None = None) -> Tensor:
+    """Return the values of the memory at each query location, weighted by the softmax of the affinities.
 
     Args:
-        query: query keys (Q, C_k), rows in raster order; also (N, Q, C_k), as in training, then the blocks have
+        query: query keys (Q, C_k), one row per location in raster order; in training (N, Q, C_k), and the blocks have
             the same leading dimension.
-        blocks: keys (M_i, C_k) and values (M_i, C_v) of the memory, in any number of pieces.
-        top_k: only so many of a query's largest affinities count; all if there are fewer.
-        kernel_sigma: weight each memory location's affinities by a Gaussian of this standard deviation, in cells,
-            around the query location that it matches best.
-        grid_width: w of the h x w cells that the queries are; needed for the kernel only.
+        blocks: the memory, in any number of pieces.
+        top_k: only the k largest affinities of each query location enter the softmax; None, or fewer locations: all.
+        kernel_sigma: standard deviation, in stride-16 locations, of the Gaussian that weights each memory location's
+            affinities around the query location with which its affinity is largest; None: no kernel.
+        grid_width: w of the h x w query locations; needed with the kernel only.
 
     Returns:
-        (Q, C_v), or (N, Q, C_v).
+        (Q, C_v) or (N, Q, C_v).
     """
-    def slices(keys: Sequence[Tensor]) -> Iterator[Tensor]:
-        return score_slices(query, keys, kernel_sigma, grid_width)
-
-    blocks_of_keys = [keys for keys, _ in blocks]
-    if top_k is None or top_k >= sum(keys.shape[-2] for keys in blocks_of_keys):
-        return torch.cat([_dense_sum(part.softmax(-1), blocks) for part in slices(blocks_of_keys)], -2)
-    # The best of all are among the best of some block; so each is read through once for many queries.
+    kernel = None if kernel_sigma is None else _Kernel(query, kernel_sigma, grid_width)
+    if top_k is None or top_k >= sum(block.key.shape[-2] for block in blocks):
+        return _softmax_readout(query, blocks, kernel)
+    # The global top-k is contained in the union of the top-k of the memory tiles.
     best = []
-    for keys, _, start in _with_start(blocks):
-        parts = [grouped_topk(part, min(top_k, keys.shape[-2])) for part in slices([keys])]
+    for start, (key, _) in _tiles(query, blocks, whole_queries=kernel is not None):
+        parts = [grouped_topk(scores, min(top_k, scores.shape[-1])) for scores in _scores(query, key, kernel)]
         scores, indices = (torch.cat(pieces, -2) for pieces in zip(*parts, strict=True))
         best.append((scores, indices + start))
     scores, indices = (torch.cat(pieces, -1) for pieces in zip(*best, strict=True))
     if len(best) > 1:
-        scores, places = grouped_topk(scores, top_k)
-        indices = indices.gather(-1, places)
-    return _sparse_sum(scores, indices, blocks)
+        scores, positions = grouped_topk(scores, top_k)
+        indices = indices.gather(-1, positions)
+    return _gather_values(scores.softmax(-1), indices, blocks)
 
 
-def _sparse_sum(scores: Tensor, indices: Tensor, blocks: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """The values at the indices (..., Q, k), weighted by the softmax of the scores."""
-    weights = scores.softmax(dim=-1)
-    if scores.dim() == 2:
-        return sum(_gather(weights, indices, value, start) for _, value, start in _with_start(blocks))
-    locations = sum(value.shape[-2] for _, value in blocks)
-    return _dense_sum(weights.new_zeros(*weights.shape[:-1], locations).scatter(-1, indices, weights), blocks)
+class _Kernel:
+    """The Gaussian of kernelized reading as a bilinear form of coordinates.
+
+    The exponent -|p - c|^2 / (2 sigma^2) of query location p and centre c is p.c / sigma^2 - |c|^2 / (2 sigma^2) up to
+    a term of p alone, which changes neither a query's softmax nor its top-k. So it is one product with three channels.
+    """
+
+    def __init__(self, query: Tensor, sigma: float, grid_width: int):
+        index = torch.arange(query.shape[-2], device=query.device)
+        row, column = index // grid_width, index % grid_width
+        position = torch.stack([row, column], -1).float()
+        position = (position - position.mean(0)) / sigma             # centred: small numbers, less rounding
+        norm = position.square().sum(-1, keepdim=True)
+        self.query = torch.cat([position, torch.ones_like(norm)], -1)       # (Q, 3)
+        self.centre = torch.cat([position, -norm / 2], -1)                  # (Q, 3), by the centre's query location
+
+    def weight_(self, scores: Tensor) -> Tensor:
+        """Add the Gaussian's exponent to affinities (..., Q, M) of all query locations, in place."""
+        centres = self.centre[scores.detach().max(-2).indices]              # argmax is slower on a CPU
+        if scores.dim() == 2:
+            return scores.addmm_(self.query, centres.T)
+        return scores.baddbmm_(self.query.expand(len(scores), -1, -1), centres.mT)
 
 
-def _dense_sum(weights: Tensor, blocks: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """All values, by weights (..., Q, M)."""
-    return sum(weights[..., start:start + value.shape[-2]].to(value.dtype) @ value
-               for _, value, start in _with_start(blocks))
+def _tiles(query: Tensor, blocks: Sequence[MemoryBlock], whole_queries: bool) -> Iterator[tuple[int, MemoryBlock]]:
+    """Yield the memory in pieces, each with the number of locations before it.
+
+    With ``whole_queries``, a tile of affinities spans all queries and some memory locations: the kernel looks for the
+    centre of a memory location among all queries. Otherwise a piece is a whole block, since top-k is faster on long
+    rows, and `_scores` takes some of the queries at a time.
+    """
+    start, size = 0, max(1, tile_elements(query.device) // 2 // query.shape[:-1].numel())
+    for key, value in blocks:
+        length = min(size, key.shape[-2]) if whole_queries else key.shape[-2]
+        for tile in zip(key.split(length, -2), value.split(length, -2), strict=True):
+            yield start, MemoryBlock(*tile)
+            start += tile[0].shape[-2]
 
 
-def _squared_distance(a: Tensor, b: Tensor, width: int) -> Tensor:
-    """Between cells of a grid, given by their raster index."""
-    return (a // width - b // width) ** 2 + (a % width - b % width) ** 2
+def _scores(query: Tensor, key: Tensor, kernel: _Kernel | None) -> Iterator[Tensor]:
+    """Yield the affinities of slices of the queries to a memory tile, (..., Q_i, M); with a kernel all, weighted."""
+    if kernel is not None:
+        yield kernel.weight_(affinity(query, key))
+        return
+    for part in query.split(max(1, tile_elements(query.device) // key.shape[:-1].numel()), -2):
+        yield affinity(part, key)
+
+
+def _softmax_readout(query: Tensor, blocks: Sequence[MemoryBlock], kernel: _Kernel | None) -> Tensor:
+    """Read from all locations, tile by tile; sums so far are rescaled when a tile has a larger score."""
+    peak = query.new_full((*query.shape[:-1], 1), -torch.inf, dtype=torch.float32)
+    norm, weighted = 0, 0
+    for _, (key, value) in _tiles(query, blocks, whole_queries=True):
+        scores = affinity(query, key)
+        if kernel is not None:
+            kernel.weight_(scores)
+        last_peak, peak = peak, torch.maximum(peak, scores.detach().amax(-1, keepdim=True))
+        weights, rescale = (scores - peak).exp(), (last_peak - peak).exp()
+        norm = norm * rescale + weights.sum(-1, keepdim=True)
+        weighted = weighted * rescale + weights.to(value.dtype) @ value
+    return (weighted / norm).to(value.dtype)
+
+
+def _gather_values(weights: Tensor, indices: Tensor, blocks: Sequence[MemoryBlock]) -> Tensor:
+    """Return the sums of the values at indices (..., Q, k), by weights of the same shape."""
+    if weights.dim() == 3:          # in training: gradients of a matrix product are cheaper than those of a gather
+        values = torch.cat([value for _, value in blocks], -2)
+        dense = weights.new_zeros(*weights.shape[:-1], values.shape[-2]).scatter(-1, indices, weights)
+        return dense.to(values.dtype) @ values
+    start, total = 0, 0
+    for _, value in blocks:
+        inside = (indices >= start) & (indices < start + len(value))
+        # Rows outside of the block read row 0 with weight 0: reading one row again and again is cheap.
+        rows, shares = torch.where(inside, indices - start, 0), torch.where(inside, weights, 0)
+        total = total + F.embedding_bag(rows, value, per_sample_weights=shares.to(value.dtype), mode="sum")
+        start += len(value)
+    return total
 
 
 def grouped_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """`Tensor.topk` along the last dimension, unsorted, and up to three times as fast for long rows on a CPU.
+    """Return `Tensor.topk` along the last dimension, unsorted; up to three times as fast for long rows on a CPU.
 
-    A row is dealt out to many small sets; the k largest are in the k sets with the largest maxima, which are found in
-    the same way.
+    Each row is partitioned into groups. The k largest elements lie in the k groups with the largest maxima, which are
+    found in the same way.
     """
-    locations = scores.shape[-1]
-    if scores.device.type != "cpu" or locations < LONG_ROW * k:
+    length = scores.shape[-1]
+    if scores.device.type != "cpu" or length < LONG_ROW * k:
         return scores.topk(k, dim=-1, sorted=False)
-    sets = locations // SET_SIZE
-    _, best = grouped_topk(scores[..., :sets * SET_SIZE].unflatten(-1, (SET_SIZE, sets)).amax(-2), k)
-    indices = (best.unsqueeze(-2) + sets * torch.arange(SET_SIZE).unsqueeze(-1)).flatten(-2)
-    rest = torch.arange(sets * SET_SIZE, locations).expand(*indices.shape[:-1], -1)
+    groups = length // GROUP_SIZE
+    _, best = grouped_topk(scores[..., :groups * GROUP_SIZE].unflatten(-1, (GROUP_SIZE, groups)).amax(-2), k)
+    indices = (best.unsqueeze(-2) + groups * torch.arange(GROUP_SIZE).unsqueeze(-1)).flatten(-2)
+    rest = torch.arange(groups * GROUP_SIZE, length).expand(*indices.shape[:-1], -1)
     indices = torch.cat([indices, rest], -1)
-    values, places = scores.gather(-1, indices).topk(k, dim=-1, sorted=False)
-    return values, indices.gather(-1, places)
-
-
-def _with_start(blocks: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Each block's keys and values with the number of locations before it."""
-    start = 0
-    for keys, values in blocks:
-        yield keys, values, start
-        start += keys.shape[-2]
-
-
-def _gather(weights: Tensor, indices: Tensor, value: Tensor, start: int) -> Tensor:
-    """The share of a sum over values (M, C_v) that falls on one block, weights and indices (Q, k) -> (Q, C_v).
-
-    Indices outside of the block count as row 0 with weight 0: reading the one row again and again is cheap.
-    """
-    inside = (indices >= start) & (indices < start + len(value))
-    rows, weights = torch.where(inside, indices - start, 0), torch.where(inside, weights, 0)
-    return F.embedding_bag(rows, value, per_sample_weights=weights.to(value.dtype), mode="sum")
+    values, positions = scores.gather(-1, indices).topk(k, dim=-1, sorted=False)
+    return values, indices.gather(-1, positions)

@@ -10,19 +10,19 @@ from model import winograd
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution that keeps the size, by the algorithm that is fastest where it runs."""
+    """A 3x3 convolution with padding 1; wide ones run by Winograd's algorithm on a CPU."""
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if winograd.pays(x, weight):
+        if winograd.should_use_winograd(x, weight):
             return winograd.convolve(x, weight, bias)
         return super()._conv_forward(x, weight, bias)
 
     def of_relu(self, x: Tensor) -> Tensor:
-        """The convolution of relu(x), which is not made in full where it need not be."""
-        if winograd.pays(x, self.weight):
+        """Return the convolution of relu(x), without a tensor for relu(x) where Winograd's algorithm is used."""
+        if winograd.should_use_winograd(x, self.weight):
             return winograd.convolve(x, self.weight, self.bias, relu=True)
         return self(F.relu(x))
 
@@ -30,32 +30,32 @@ class Conv3x3(nn.Conv2d):
 def merge_objects(x: Tensor) -> Tensor:
     """(B, K, ...) -> (B*K, ...).
 
-    A batch of one keeps its strides: those that `flatten` gives to dimensions of size one hide the channels-last order,
-    in which PyTorch pools and resizes ten times as fast.
+    A batch of one keeps its strides: `flatten` would give dimensions of size one strides that hide the channels-last
+    order, in which PyTorch pools and resizes ten times as fast.
     """
     return x.squeeze(0) if len(x) == 1 else x.flatten(0, 1)
 
 
 def split_objects(x: Tensor, batch: int) -> Tensor:
-    """(B*K, ...) -> (B, K, ...), with strides kept as by `merge_objects`."""
+    """(B*K, ...) -> (B, K, ...), with strides as in `merge_objects`."""
     return x.unsqueeze(0) if batch == 1 else x.unflatten(0, (batch, -1))
 
 
 def partial_convolution(conv: nn.Conv2d, x: Tensor, first_channel: int = 0) -> Tensor:
-    """Convolve some of the input channels: ``conv`` of a concatenation is the sum over its parts.
+    """Convolve some of the input channels of ``conv``.
 
-    So a part that all objects share is convolved once instead of being repeated for each.
+    The convolution of a concatenation is the sum over its parts, so a part that objects share is convolved once.
 
     Args:
-        conv: a convolution over more channels than x has.
-        x: (N, C, H, W), the channels that begin at ``first_channel``. The first part brings the bias.
+        conv: a convolution with more input channels than x has.
+        x: (N, C, H, W), the channels from ``first_channel`` on. The bias is added for the first part only.
     """
     weight = conv.weight[:, first_channel:first_channel + x.shape[1]]
     return conv._conv_forward(x, weight, conv.bias if first_channel == 0 else None)
 
 
 class ResBlock(nn.Module):
-    """ReLU, 3x3, ReLU, 3x3, added to the input (through a 3x3 where the widths differ)."""
+    """ReLU, 3x3, ReLU, 3x3, added to the input (through another 3x3 if the widths differ)."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -72,15 +72,15 @@ class ResBlock(nn.Module):
 
 
 class JoiningResBlock(ResBlock):
-    """A ResBlock on the concatenation of an object's own channels and channels that all objects share."""
+    """A ResBlock of an object's own channels concatenated with channels that all objects share."""
 
     def shared(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The part of both convolutions of the input that the shared channels (B, C_shared, H, W) make up."""
+        """Return what the shared channels (B, C_shared, H, W) contribute to the two convolutions of the input."""
         first = self.conv1.in_channels - x.shape[1]
         return partial_convolution(self.conv1, F.relu(x), first), partial_convolution(self.downsample, x, first)
 
     def forward(self, x: Tensor, shared: tuple[Tensor, Tensor]) -> Tensor:
-        """x: (B, K, C_own, H, W), with what `shared` made -> (B, K, C_out, H, W)."""
+        """x: (B, K, C_own, H, W); shared: of `shared` -> (B, K, C_out, H, W)."""
         def convolve(conv: nn.Conv2d, own: Tensor, rest: Tensor) -> Tensor:
             return split_objects(partial_convolution(conv, merge_objects(own)), len(x)).add_(rest.unsqueeze(1))
 
@@ -90,7 +90,7 @@ class JoiningResBlock(ResBlock):
 
 
 class UpsampleBlock(nn.Module):
-    """Joins features with skip features of twice their resolution."""
+    """Adds upsampled features to skip features of twice their resolution."""
 
     def __init__(self, skip_channels: int, up_channels: int, out_channels: int):
         super().__init__()
@@ -99,7 +99,7 @@ class UpsampleBlock(nn.Module):
         self.out_conv = ResBlock(up_channels, out_channels)
 
     def skip(self, features: Tensor) -> Tensor:
-        """The branch that does not depend on the object: (B, C_skip, H, W) -> (B, C_up, H, W)."""
+        """Return the skip branch, which objects share: (B, C_skip, H, W) -> (B, C_up, H, W)."""
         return self.skip_conv2(self.skip_conv1(features))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class UpsampleBlock(nn.Module):
 
 
 class KeyValue(nn.Module):
-    """Projects stride-16 features to the key that is matched and the value that is read."""
+    """Projects stride-16 features to a key and a value."""
 
     def __init__(self, in_channels: int, key_channels: int, value_channels: int):
         super().__init__()
@@ -123,18 +123,18 @@ class KeyValue(nn.Module):
 
 
 class DecoderContext(NamedTuple):
-    """What the decoder needs of the query frame, the same for every object."""
-    value: tuple[Tensor, Tensor]      # the query value's part in compress, (B, C, h, w) each
+    """Decoder features of the query frame, shared by all objects."""
+    value: tuple[Tensor, Tensor]      # contribution of the query value to `compress`, (B, C, h, w) each
     skip8: Tensor                     # (B, C, 2h, 2w)
     skip4: Tensor                     # (B, C, 4h, 4w)
 
 
 class Decoder(nn.Module):
-    """From an object's readout to its mask logits.
+    """Decodes readouts to mask logits.
 
     Args:
-        value_channels: of the readout, and of the query's own value.
-        f8_channels, f4_channels: of the image features at stride 8 and 4.
+        value_channels: channels of the readout, and of the query's own value.
+        f8_channels, f4_channels: channels of the image features at stride 8 and 4.
         widths: channels at stride 16, 8 and 4.
     """
 
@@ -147,7 +147,7 @@ class Decoder(nn.Module):
         self.pred = Conv3x3(w4, 1)
 
     def context(self, value: Tensor, f8: Tensor, f4: Tensor) -> DecoderContext:
-        """The part that objects share, from the query's value and image features (B, C, ., .)."""
+        """Compute what objects share, from the query's value and image features (B, C, ., .)."""
         return DecoderContext(self.compress.shared(value), self.up_16_8.skip(f8), self.up_8_4.skip(f4))
 
     def forward(self, readout: Tensor, context: DecoderContext) -> Tensor:

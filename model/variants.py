@@ -1,4 +1,4 @@
-"""The networks that can be built, each a table of parts and widths."""
+"""The networks by name, each a table of modules and widths."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from model.network import PropagationNetwork
 
 
 def published_network(single_object: bool = False) -> PropagationNetwork:
-    """The network of MiVOS: 53.7 M parameters, ResNet-50, keys of 128 and values of 512 channels.
+    """Build the network of MiVOS: 53.7 M parameters, ResNet-50, 128 key and 512 value channels.
 
-    Weights start at PyTorch's defaults; nothing is downloaded.
+    Weights have PyTorch's default initialisation.
 
     Args:
-        single_object: the mask encoder sees RGB and the object's mask (4 channels) and not the others' masks.
+        single_object: the mask encoder sees RGB and the object's mask (4 channels), but not the sum of the other masks.
     """
     return PropagationNetwork(
         rgb_encoder=ImageEncoder(),
@@ -31,7 +31,7 @@ def published_network(single_object: bool = False) -> PropagationNetwork:
 
 
 def lite_network() -> PropagationNetwork:
-    """The small network that comes with the code: 2.3 M parameters, EfficientNet-Lite0, keys of 64, values of 128."""
+    """Build the small network: 2.3 M parameters, EfficientNet-Lite0, 64 key and 128 value channels."""
     c16, c8, c4 = EfficientNetLite.CHANNELS
     return PropagationNetwork(
         rgb_encoder=EfficientNetLite(),
@@ -44,10 +44,10 @@ def lite_network() -> PropagationNetwork:
 
 
 def build(variant: str, single_object: bool = False) -> PropagationNetwork:
-    """The network of that name, published or lite. ``single_object``: see `published_network`; lite is always both."""
+    """Build the network named ``published`` or ``lite``; ``single_object`` makes no difference to lite."""
     return lite_network() if variant == "lite" else published_network(single_object)
 
 
 def variant_of(state: Mapping[str, Tensor]) -> str:
-    """Which network a state dict is of, by the names of its tensors."""
+    """Return the name of the network that a state dict belongs to."""
     return "lite" if any(name.startswith("mask_rgb_encoder.join.") for name in state) else "published"

@@ -1,23 +1,23 @@
-"""Winograd's convolution F(4x4, 3x3), as matrix products: 3x3 convolutions with a quarter of the multiplications.
+"""Winograd's F(4x4, 3x3): 3x3 convolutions as matrix products with a quarter of the multiplications.
 
-Each tile of 4x4 outputs comes from 6x6 inputs. Tiles and filters are transformed to 36 values per channel, multiplied
-(a matrix product over the channels for each of the 36), and the products transformed back: Lavin and Gray, Fast
-Algorithms for Convolutional Neural Networks, arXiv 1509.09308, section 4. In float32 the result is within about 3e-6
-of the exact one (relative, direct convolution: 1e-6).
+A tile of 4x4 outputs depends on 6x6 inputs. Tiles and filters are transformed to 36 values per channel, multiplied by
+one matrix product over the channels for each of the 36, and the products are transformed back: Lavin and Gray, Fast
+Algorithms for Convolutional Neural Networks, arXiv 1509.09308, section 4. In float32 the relative error is about 3e-6
+(direct convolution: 1e-6).
 
-The wide convolutions of the network are limited by arithmetic, so this is 1.5 to 2.3 times as fast on a CPU. The
-filters are transformed anew at each call: kept, they would take four times the memory of the weights.
+The wide convolutions of the network are limited by arithmetic, so this is 1.5 to 2.3 times as fast on a CPU. Filters
+are transformed at each call; stored, they would take four times the memory of the weights.
 """
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-TILE, INPUT_TILE = 4, 6                     # outputs, and the inputs they depend on, along each side
-TILES_AT_ONCE = 2 ** 16                # times channels: 36 floats of each are worked on at once
-MULTIPLICATIONS = 3 * 2 ** 29           # of the direct convolution, from which on it pays
+TILE, INPUT_TILE = 4, 6                 # outputs, and the inputs they depend on, along each side
+ELEMENTS_IN_STRIPE = 2 ** 16            # tiles times channels that are transformed together
+MIN_MULTIPLICATIONS = 3 * 2 ** 29       # of the direct convolution, for Winograd's to be faster
 
-# The paper's B^T, G and A^T.
+# B^T, G and A^T of the paper.
 INPUT = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
          (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1))
 FILTER = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
@@ -25,17 +25,17 @@ FILTER = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
 OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether `convolve` is faster than the library here: on a CPU, where nothing is learnt, for wide layers."""
+def should_use_winograd(x: Tensor, weight: Tensor) -> bool:
+    """Return whether `convolve` is faster than PyTorch: wide layers in float32 on a CPU, without gradients."""
     if x.device.type != "cpu" or x.dtype != torch.float32:
         return False
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return False
-    return 9 * weight.shape[0] * weight.shape[1] * x.shape[-2] * x.shape[-1] >= MULTIPLICATIONS
+    return 9 * weight.shape[0] * weight.shape[1] * x.shape[-2] * x.shape[-1] >= MIN_MULTIPLICATIONS
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
-    """``F.conv2d(x, weight, bias, padding=1)`` for 3x3 filters.
+    """Return ``F.conv2d(x, weight, bias, padding=1)`` for 3x3 filters.
 
     Args:
         x: (N, C, H, W) float32, fastest in channels-last order.
@@ -47,39 +47,41 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool =
         (N, O, H, W) in channels-last order.
     """
     (count, channels, height, width), outputs = x.shape, len(weight)
-    rows, columns = -(-height // TILE), -(-width // TILE) + 1     # the last column lets all tiles lie equally far apart
+    # One more column of tiles than needed keeps all tiles at equal distances in memory.
+    rows, columns = -(-height // TILE), -(-width // TILE) + 1
     result = x.new_empty(count, TILE * rows, TILE * (columns - 1), outputs)
     filters = _transform_filters(weight)
-    at_once = min(rows, max(1, TILES_AT_ONCE // (columns * max(channels, outputs))))
-    buffers = _Buffers(at_once, columns, channels, outputs, x)
+    stripe_rows = min(rows, max(1, ELEMENTS_IN_STRIPE // (columns * max(channels, outputs))))
+    buffers = _Buffers(stripe_rows, columns, channels, outputs, x)
     for image, out in zip(x.permute(0, 2, 3, 1), result, strict=True):
-        for first in range(0, rows, at_once):
-            stripe = _pad(image, first, min(at_once, rows - first), buffers, relu)
-            outputs_of_tiles = _transform_back(_transform_tiles(stripe, buffers), filters, buffers)
-            outputs_of_tiles = outputs_of_tiles.unflatten(2, (-1, columns))[:, :, :, :-1].permute(2, 0, 3, 1, 4)
-            target = out[TILE * first:TILE * (first + at_once)].unflatten(0, (-1, TILE)).unflatten(2, (-1, TILE))
-            target.copy_(outputs_of_tiles) if bias is None else torch.add(outputs_of_tiles, bias, out=target)
+        for first in range(0, rows, stripe_rows):
+            stripe = _pad(image, first, min(stripe_rows, rows - first), buffers, relu)
+            tiles = _transform_back(_transform_tiles(stripe, buffers), filters, buffers)
+            tiles = tiles.unflatten(2, (-1, columns))[:, :, :, :-1].permute(2, 0, 3, 1, 4)
+            target = out[TILE * first:TILE * (first + stripe_rows)].unflatten(0, (-1, TILE)).unflatten(2, (-1, TILE))
+            target.copy_(tiles) if bias is None else torch.add(tiles, bias, out=target)
     return result[:, :height, :width].contiguous().permute(0, 3, 1, 2)
 
 
 class _Buffers:
-    """What the stripes of tiles are worked on in, one after the other, so that it stays in the CPU's cache.
+    """Working memory of the stripes of tiles, reused so that it stays in the CPU's cache.
 
-    Every step goes from one of ``even`` and ``odd`` to the other.
+    Each step reads one of ``even`` and ``odd`` and writes the other.
     """
 
     def __init__(self, rows: int, columns: int, channels: int, outputs: int, like: Tensor):
         tiles = rows * columns
-        # One row more than the tiles need, for the last column of the last row to reach into.
+        # One row more than the tiles need, since the last column of the last row extends into it.
         self.stripe = like.new_zeros(TILE * rows + 3, TILE * columns, channels)
-        # Of the tiles, all of them transformed along one side reach into two pixels more.
-        self.odd = like.new_empty(INPUT_TILE * max(INPUT_TILE * tiles * outputs, TILE * tiles * channels + 2 * channels))
+        # Tiles transformed along one side extend into two pixels more.
+        self.odd = like.new_empty(INPUT_TILE * max(INPUT_TILE * tiles * outputs,
+                                                   TILE * tiles * channels + 2 * channels))
         self.even = like.new_empty(INPUT_TILE * tiles * max(INPUT_TILE * channels, TILE * outputs))
         self.a, self.b = (torch.tensor(rows, dtype=like.dtype, device=like.device) for rows in (OUTPUT, INPUT))
 
 
 def _pad(image: Tensor, first: int, rows: int, buffers: _Buffers, relu: bool) -> Tensor:
-    """What so many rows of tiles of (H, W, C) need, with zeros around: (4 rows + 3, 4 columns, C)."""
+    """Copy the inputs of rows of tiles of an image (H, W, C), zero-padded: (4 rows + 3, 4 columns, C)."""
     stripe = buffers.stripe[:TILE * rows + 3]
     above = int(first == 0)
     inside = image[TILE * first - 1 + above:TILE * (first + rows) + 1]
@@ -99,10 +101,10 @@ def _transform_filters(weight: Tensor) -> Tensor:
 
 
 def _transform_tiles(stripe: Tensor, buffers: _Buffers) -> Tensor:
-    """A stripe of R rows of tiles, (4 R + 3, 4 columns, C) contiguous -> (6, 6, R columns, C)."""
+    """Transform R rows of tiles: (4 R + 3, 4 columns, C) contiguous -> (6, 6, R columns, C)."""
     rows, line, channels = len(stripe) // TILE, stripe.shape[1] * stripe.shape[2], stripe.shape[2]
     count = rows * line // (TILE * channels)
-    # Tiles overlap by two, so they are views with strides of four.
+    # Tiles overlap by two pixels, so they are views with a stride of four.
     overlapping = stripe.as_strided((rows, INPUT_TILE, line), (TILE * line, line, 1))
     down = buffers.odd[:INPUT_TILE * rows * line].view(INPUT_TILE, rows, line)
     torch.bmm(buffers.b.expand(rows, -1, -1), overlapping, out=down.transpose(0, 1))
@@ -113,7 +115,7 @@ def _transform_tiles(stripe: Tensor, buffers: _Buffers) -> Tensor:
 
 
 def _transform_back(tiles: Tensor, filters: Tensor, buffers: _Buffers) -> Tensor:
-    """Multiply (6, 6, T, C) and (6, 6, C, O), and transform to the outputs (4, 4, T, O)."""
+    """Multiply tiles (6, 6, T, C) by filters (6, 6, C, O), and transform the products to outputs (4, 4, T, O)."""
     size = tiles.shape[2] * filters.shape[3]
     products = buffers.odd[:INPUT_TILE ** 2 * size].view(INPUT_TILE, INPUT_TILE, tiles.shape[2], filters.shape[3])
     for row in range(INPUT_TILE):

@@ -48,7 +48,7 @@ def test_memory_grows_with_the_bank_only(network, mem_every):
     for t in range(9):
         core.step(image(t, 16, 16), square(1, 2, 2, 8, 16, 16) if t == 0 else None)
         lengths.append(len(core._groups[0].bank))
-    # Before frame t: the permanent ones among 0..t-1, and frame t-1 if it is not one of them.
+    # Before frame t: the memory frames among 0..t-1, and frame t-1 if it is not one of them.
     expected = [0] + [(t - 1) // mem_every + 1 + ((t - 1) % mem_every > 0) for t in range(1, 9)]
     assert lengths == expected
 
@@ -82,7 +82,7 @@ def test_objects_given_late_and_again(network):
     given = square(3, left=32)
     core.step(image(2), given)
     assert core.labels == [5, 3]
-    assert [group.bank.permanent_frames for group in core._groups] == [1, 0]
+    assert [group.bank.frames_added for group in core._groups] == [1, 0]
     corrected = core.step(image(3), square(5, top=20))
     assert [len(group.bank) for group in core._groups] == [2, 1]  # both memorised the frame that brought 3
     found = to_label_map(corrected, core.labels, (40, 56)).cpu()
@@ -96,7 +96,7 @@ def test_objects_given_late_and_again(network):
 
 def test_an_object_may_be_given_without_a_pixel(network):
     core = InferenceCore(network)
-    core.step(image(0), square(2), given=[2, 9])
+    core.step(image(0), square(2), input_labels=[2, 9])
     assert core.labels == [2, 9]
     assert core.step(image(1)).shape[0] == 3
 
@@ -131,7 +131,7 @@ def test_empty_borders_do_not_shift_anything(network):
 
 
 @pytest.mark.parametrize(("frame", "mask", "message"), [
-    (torch.zeros(3, 15, 40), None, "too small"),
+    (torch.zeros(3, 15, 40), None, "at least 16"),
     (torch.zeros(3, 40, 40), torch.ones(40, 41), "mask of"),
 ])
 def test_wrong_sizes_are_refused(network, frame, mask, message):
@@ -142,7 +142,7 @@ def test_wrong_sizes_are_refused(network, frame, mask, message):
 def test_a_change_of_size_is_refused(network):
     core = InferenceCore(network)
     core.step(image(), square(1))
-    with pytest.raises(ValueError, match="those before it"):
+    with pytest.raises(ValueError, match="the frames before it"):
         core.step(image(0, 64, 64))
 
 
@@ -154,7 +154,7 @@ def test_batches_and_objects_are_independent_of_how_they_are_grouped(network, mo
     results = []
     with torch.inference_mode():
         for at_once in (1, 3):
-            monkeypatch.setattr(module, "objects_at_once", lambda device, n=at_once: n)
+            monkeypatch.setattr(module, "objects_per_batch", lambda device, n=at_once: n)
             key, value = network.memorize(frames, masks)
             results.append((key, value, network.segment(network.encode_query(frames), value)))
         alone = network.memorize(frames[1:], masks[1:])[0]

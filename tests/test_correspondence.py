@@ -10,7 +10,7 @@ from inference.propagation import preprocess_frame
 from model.checkpoint import load_network
 from model.corr_network import Correspondence
 from model.defaults import LITE_WEIGHTS
-from model.memory_reader import affinities_at_once
+from model.memory_reader import tile_elements
 from model.padding import location_of_pixel
 from model.variants import lite_network
 
@@ -77,8 +77,8 @@ def test_padding_counts_for_the_cell():
 def test_reading_in_slices_changes_nothing(pair, monkeypatch):
     features = torch.randn(3, *pair.source_grid)
     whole = pair.transfer(features)
-    assert affinities_at_once(torch.device("cpu")) > 1000
-    monkeypatch.setattr("model.memory_reader.affinities_at_once", lambda device: 150)
+    assert tile_elements(torch.device("cpu")) > 1000
+    monkeypatch.setattr("model.memory_reader.tile_elements", lambda device: 150)
     torch.testing.assert_close(pair.transfer(features), whole, atol=1e-4, rtol=1e-3)
 
 
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_refused(pair):
         pair.transfer(torch.zeros(1, 3, 3))
     with pytest.raises(ValueError, match="the source has"):
         pair.transfer_mask(torch.zeros(1, 32, 32))
-    with pytest.raises(ValueError, match="too small"):
+    with pytest.raises(ValueError, match="at least 16"):
         Correspondence(lite_network(), torch.zeros(3, 8, 40), torch.zeros(3, 32, 32))
 
 

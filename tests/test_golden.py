@@ -14,9 +14,9 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize("case", sorted(path.stem for path in GOLDEN.glob("propagate_*.npz")))
-@pytest.mark.parametrize("multiplications", [winograd.MULTIPLICATIONS, 0])      # 0: all 3x3 convolutions are Winograd's
+@pytest.mark.parametrize("multiplications", [winograd.MIN_MULTIPLICATIONS, 0])      # 0: all 3x3 convolutions are Winograd's
 def test_probabilities_are_the_published_ones(case, multiplications, network, monkeypatch):
-    monkeypatch.setattr(winograd, "MULTIPLICATIONS", multiplications)
+    monkeypatch.setattr(winograd, "MIN_MULTIPLICATIONS", multiplications)
     golden = np.load(GOLDEN / f"{case}.npz")
     frames, labels, expected = golden["frames"], golden["labels"], golden["prob"]
     top_k, sigma = int(golden["top_k"]), float(golden["kernel_sigma"])

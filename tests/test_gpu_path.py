@@ -46,7 +46,7 @@ def test_a_frame_is_uploaded_and_nothing_else_crosses_or_waits(variant, top_k, s
         network = build(variant).eval()
     with FakeTensorMode(), torch.inference_mode():
         core = InferenceCore(on_fake_gpu(network), top_k, sigma)
-        core.step(torch.randn(3, HEIGHT, WIDTH), torch.zeros(HEIGHT, WIDTH, dtype=torch.long), given=[1, 2, 7])
+        core.step(torch.randn(3, HEIGHT, WIDTH), torch.zeros(HEIGHT, WIDTH, dtype=torch.long), input_labels=[1, 2, 7])
         with Transfers() as transfers:
             for _ in range(6):
                 probabilities = core.step(torch.randn(3, HEIGHT, WIDTH))

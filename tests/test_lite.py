@@ -11,19 +11,19 @@ import torch
 import torch.nn.functional as F
 
 from dataset.image_io import read_mask
+from dataset.synthetic import texture, write_clip
 from dataset.video import Video
 from dataset.video_reader import ImageFrames
 from inference.propagation import preprocess_frame
 from inference.scoring import score
-from inference_core import InferenceCore, _Group
+from inference_core import InferenceCore, _ObjectGroup
 from model import efficientnet
 from model.checkpoint import load_network, save_weights
 from model.defaults import LITE_WEIGHTS
-from model.efficientnet import EPSILON, EfficientNetLite, fold
+from model.efficientnet import EPSILON, EfficientNetLite, load_folded
 from model.memory_bank import MemoryBank
 from model.pretrained import start_from_imagenet
 from model.variants import lite_network, published_network
-from scripts.draw_clip import texture, write_clip
 from util.cli import InputError
 from util.normalization import IMAGENET_MEAN, IMAGENET_STD
 
@@ -46,7 +46,7 @@ def batch_normalised_weights(encoder):
 def test_folding_changes_what_is_computed_no_more_than_rounding():
     encoder = EfficientNetLite().eval()
     weights = batch_normalised_weights(encoder)
-    fold(encoder, weights)
+    load_folded(encoder, weights)
     pixels = torch.rand(1, 3, 64, 96)
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
 
@@ -105,7 +105,7 @@ def test_objects_remembered_together_are_found_as_if_each_were_alone(monkeypatch
                 for group in core._groups[:]:
                     if group.size > 1:                # each a bank of its own, before anything is remembered
                         core._groups.remove(group)
-                        core._groups += [_Group(1, MemoryBank()) for _ in range(group.size)]
+                        core._groups += [_ObjectGroup(1, MemoryBank()) for _ in range(group.size)]
         assert [group.size for group in core._groups] == ([2, 1] if together else [1, 1, 1])
         results.append(torch.cat(steps))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
@@ -140,7 +140,8 @@ def test_it_finds_the_objects_of_a_drawn_clip(clip, tmp_path):
                           clip / "masks/00000.png", "--output", tmp_path / "drawn", "--size", "240"],
                          cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    video = Video("drawn", ImageFrames(sorted((clip / "frames").iterdir())), ground_truth=clip / "masks")
+    frames = ImageFrames(sorted((clip / "frames").iterdir()))
+    video = Video("drawn", frames, {0: clip / "masks/00000.png"}, clip / "masks")
     scores = score([video], tmp_path, 1, lambda: None)
     assert [row.label for row in scores] == [1, 2, 3]
     assert np.mean([(row.j + row.f) / 2 for row in scores]) > 80, scores

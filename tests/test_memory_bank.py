@@ -4,12 +4,12 @@ import torch
 
 from model import memory_bank, memory_reader
 from model.memory_bank import MemoryBank
-from model.memory_reader import read
+from model.memory_reader import MemoryBlock, readout
 
 H, W, CK, CV = 5, 7, 8, 6
 
 
-def dense_read(query, keys, values, top_k, sigma):
+def dense_readout(query, keys, values, top_k, sigma):
     """The spec word for word: query (Q, C_k), keys (M, C_k), values (M, C_v)."""
     scores = query @ keys.T / CK ** 0.5
     weights = torch.exp(scores - scores.max(dim=1, keepdim=True).values)
@@ -30,7 +30,7 @@ def filled_bank(frames, seed=0, **options):
     bank, added = MemoryBank(**options), []
     for _ in range(frames):
         key, value = (torch.randn(c, H, W, generator=generator) for c in (CK, CV))
-        bank.add(key, value, permanent=True)
+        bank.add(key, value, temporary=False)
         added.append((key, value))
     return bank, added
 
@@ -45,13 +45,13 @@ def rows(frames, which):
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize(("at_once", "locations"), [(2 ** 22, 2 ** 14), (100, 2 ** 14), (10 ** 4, 600), (100, 1)])
 def test_reading_is_as_defined_in_blocks_and_slices(frames, sigma, top_k, at_once, locations, gradients, monkeypatch):
-    monkeypatch.setattr(memory_reader, "affinities_at_once", lambda device: at_once)
+    monkeypatch.setattr(memory_reader, "tile_elements", lambda device: at_once)
     monkeypatch.setattr(memory_bank, "LOCATIONS_IN_BLOCK", locations)
     bank, added = filled_bank(frames)
     query = torch.randn(H * W, CK, generator=torch.Generator().manual_seed(1))
     with torch.set_grad_enabled(gradients):
-        found = read(query, bank.blocks(), top_k, sigma, W)
-    torch.testing.assert_close(found, dense_read(query, rows(added, 0), rows(added, 1), top_k, sigma))
+        found = readout(query, bank.blocks(), top_k, sigma, W)
+    torch.testing.assert_close(found, dense_readout(query, rows(added, 0), rows(added, 1), top_k, sigma))
 
 
 @pytest.mark.parametrize("length", [10, 255, 4 * 8 * 16, 1000, 5003])
@@ -68,9 +68,9 @@ def test_the_largest_are_those_of_topk(length, k):
 def test_a_batch_is_read_as_its_members_are():
     generator = torch.Generator().manual_seed(2)
     query, keys, values = (torch.randn(3, n, c, generator=generator) for n, c in ((35, CK), (70, CK), (70, CV)))
-    together = read(query, [(keys, values)])
+    together = readout(query, [MemoryBlock(keys, values)])
     for one in range(3):
-        torch.testing.assert_close(together[one], read(query[one], [(keys[one], values[one])]))
+        torch.testing.assert_close(together[one], readout(query[one], [MemoryBlock(keys[one], values[one])]))
 
 
 def contents(bank):
@@ -80,10 +80,10 @@ def contents(bank):
 def test_a_temporary_frame_lasts_until_the_next():
     bank, added = filled_bank(3)
     temporary = (torch.ones(CK, H, W), torch.ones(CV, H, W))
-    bank.add(*temporary, permanent=False)
+    bank.add(*temporary, temporary=True)
     assert len(bank) == 4
     assert torch.equal(contents(bank), rows([*added, temporary], 0))
-    bank.add(*added[0], permanent=True)
+    bank.add(*added[0], temporary=False)
     assert len(bank) == 4
     assert torch.equal(contents(bank), rows([*added, added[0]], 0))
 
@@ -96,7 +96,7 @@ def test_a_limited_bank_keeps_the_first_and_the_latest(limit):
     assert len(bank) == max(limit, 2) if limit == 1 else len(bank) == limit
     kept = sorted(contents(bank)[:limit * H * W].tolist())
     assert kept == sorted(rows(expected[:limit], 0).tolist())
-    bank.add(torch.zeros(CK, H, W), torch.zeros(CV, H, W), permanent=False)
+    bank.add(torch.zeros(CK, H, W), torch.zeros(CV, H, W), temporary=True)
     assert len(bank) == limit + 1
     assert torch.equal(contents(bank)[-H * W:], torch.zeros(H * W, CK))
 
@@ -106,21 +106,38 @@ def test_growing_moves_nothing(monkeypatch):
     bank, _ = filled_bank(5)
     first = bank.blocks()[0][0].data_ptr()
     for _ in range(60):
-        bank.add(torch.zeros(CK, H, W), torch.zeros(CV, H, W), permanent=True)
+        bank.add(torch.zeros(CK, H, W), torch.zeros(CV, H, W), temporary=False)
     assert bank.blocks()[0][0].data_ptr() == first
     assert len(bank.blocks()) == 11
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
-def test_onednn_reads_and_nothing_else_does():
-    """It is a private function of PyTorch's: one day it may have another name."""
-    query, keys = torch.randn(35, CK), torch.randn(70, CK)
-    with torch.inference_mode():
-        assert memory_reader._prefers_onednn(query)
-        assert not memory_reader._prefers_onednn(query.double())
-        fast = memory_reader.affinity(query, keys)
-    assert not memory_reader._prefers_onednn(query)           # gradients
-    torch.testing.assert_close(fast, memory_reader.affinity(query, keys))
+@pytest.mark.parametrize("sigma", [None, 1.5])
+@pytest.mark.parametrize("top_k", [None, 20])
+def test_affinities_are_float32_under_amp(top_k, sigma):
+    """With keys of this length, affinities in bfloat16 would differ by 0.25 and choose other locations."""
+    generator = torch.Generator().manual_seed(3)
+    query, keys, values = (10 * torch.randn(n, CK, generator=generator) for n in (H * W, 70, 70))
+    exact = readout(query, [MemoryBlock(keys, values)], top_k, sigma, W)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert memory_reader.affinity(query, keys).dtype == torch.float32
+        found = readout(query, [MemoryBlock(keys, values)], top_k, sigma, W)
+    torch.testing.assert_close(found.float(), exact, rtol=0.02, atol=0.1)
+
+
+def test_kernelized_reading_computes_each_affinity_once(monkeypatch):
+    bank, _ = filled_bank(9)
+    query, seen, affinity = torch.randn(H * W, CK), [], memory_reader.affinity
+
+    def counting(query, key):
+        scores = affinity(query, key)
+        seen.append(scores.numel())
+        return scores
+    monkeypatch.setattr(memory_reader, "affinity", counting)
+    monkeypatch.setattr(memory_reader, "tile_elements", lambda device: 2000)
+    readout(query, bank.blocks(), 20, 1.5, W)
+    assert len(seen) > 9
+    assert max(seen) <= 2000
+    assert sum(seen) == 9 * (H * W) ** 2
 
 
 def test_a_limit_limits_the_room_that_is_taken():

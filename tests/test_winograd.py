@@ -20,7 +20,7 @@ def example(count, channels, outputs, height, width, bias=True):
 @pytest.mark.parametrize("order", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("at_once", [1, 2 ** 17])            # one row of tiles at a time, or all
 def test_it_is_the_convolution(shape, bias, order, at_once, monkeypatch):
-    monkeypatch.setattr(winograd, "TILES_AT_ONCE", at_once)
+    monkeypatch.setattr(winograd, "ELEMENTS_IN_STRIPE", at_once)
     x, weight, offset = example(*shape, bias)
     exact = F.conv2d(x.double(), weight.double(), None if offset is None else offset.double(), padding=1)
     found = winograd.convolve(x.contiguous(memory_format=order), weight.contiguous(memory_format=order), offset)
@@ -38,16 +38,16 @@ def test_its_error_is_a_few_roundings():
 def test_it_serves_wide_layers_in_inference_only():
     x, weight, _ = example(1, 512, 512, 30, 54)
     with torch.inference_mode():
-        assert winograd.pays(x, weight)
-        assert not winograd.pays(x[..., :8, :8], weight)
-        assert not winograd.pays(x.double(), weight.double())
+        assert winograd.should_use_winograd(x, weight)
+        assert not winograd.should_use_winograd(x[..., :8, :8], weight)
+        assert not winograd.should_use_winograd(x.double(), weight.double())
         with torch.autocast("cpu", torch.bfloat16):
-            assert not winograd.pays(x, weight)
-    assert not winograd.pays(x, weight)
+            assert not winograd.should_use_winograd(x, weight)
+    assert not winograd.should_use_winograd(x, weight)
 
 
 def test_parts_of_a_convolution_add_up(monkeypatch):
-    monkeypatch.setattr(winograd, "MULTIPLICATIONS", 0)
+    monkeypatch.setattr(winograd, "MIN_MULTIPLICATIONS", 0)
     conv, (x, *_) = Conv3x3(12, 7), example(1, 12, 7, 9, 14)
     with torch.inference_mode():
         parts = partial_convolution(conv, x[:, :5]) + partial_convolution(conv, x[:, 5:], first_channel=5)
