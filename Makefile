@@ -1,14 +1,19 @@
-# make demo   a small clip, propagated, with pictures of the result
-# make test   all tests and the linter
-# Both set up everything they need in .venv first.
+# make demo    propagate masks through two short clips and write overlays of the result
+# make check   linter and fast tests, under 90 s on two cores
+# make test    linter and all tests
+# Each sets up .venv first.
 
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test clean
+.PHONY: demo check test clean
 
 demo: .venv/.ready
 	$(RUN) -m scripts.demo output/demo
+
+check: .venv/.ready
+	$(RUN) -m ruff check .
+	$(RUN) -m pytest -m "not slow"
 
 test: .venv/.ready
 	$(RUN) -m ruff check .
