@@ -6,18 +6,18 @@ import torch
 from commands import ROOT
 from golden_weights import fill_weights
 
-from model.checkpoint import load_network, save_weights
+from model.checkpoint import load_network
 from model.variants import published_network
 from util.device import allow_tf32
 
-os.environ["PYTHONPATH"] = str(ROOT)         # of scripts that tests start in other folders with `python -m scripts.NAME`
+os.environ["PYTHONPATH"] = str(ROOT)         # for `python -m scripts.NAME` in other folders
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     """The golden weights as a file."""
     path = tmp_path_factory.mktemp("weights") / "filled.pth"
-    save_weights(fill_weights(published_network()), path)
+    torch.save(fill_weights(published_network()).state_dict(), path)
     return path
 
 
