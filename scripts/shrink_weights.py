@@ -1,4 +1,4 @@
-"""Write weights, or those of a training checkpoint, in 16 bits: half the size, to be shipped.
+"""Convert weights, or those of a training checkpoint, to 16 bits: half the file size.
 
   python -m scripts.shrink_weights saves/X/X_4000.pth model/weights/lite.pth
 """
@@ -7,23 +7,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
-from model.checkpoint import plain_state, read_network, save_whole
 from util.cli import InputError, run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, metavar="FILE", help="a network's weights or a training checkpoint")
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="where to write; replaced if it is there")
+    parser.add_argument("weights", type=Path, metavar="FILE", help="weights or a training checkpoint")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="output file; replaced if it exists")
     args = parser.parse_args()
+    from model.checkpoint import plain_state, read_network, save
     state = {name: value.half() if value.is_floating_point() else value
              for name, value in plain_state(read_network(args.weights)).items()}
     for name, value in state.items():
-        if not torch.isfinite(value).all():
+        if not value.isfinite().all():
             raise InputError(f"{args.weights}: {name} is too large for 16 bits")
-    save_whole(state, args.output)
+    save(state, args.output)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
 
 

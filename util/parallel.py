@@ -25,6 +25,8 @@ def run_jobs(jobs: Sequence[Callable[[], object]], workers: int, what: str) -> l
         InputError: a worker was killed.
         Exception: any other error of a job. Running jobs are finished, the rest are cancelled.
     """
+    if not jobs:
+        return []
     failures, bar = [], frames_bar(len(jobs), what)
     with ProcessPoolExecutor(workers, initializer=_ignore_signals) as pool:
         try:

@@ -1,0 +1,137 @@
+"""Timing of frames, and what it shares with the timing of training steps."""
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import NamedTuple, TypeVar
+from unittest import mock
+
+import torch
+
+import inference_core
+from inference.propagation import load_for_propagation
+from inference_core import InferenceCore, to_label_map
+from model.defaults import INFERENCE_DEFAULTS, STRIDE
+from model.network import PropagationNetwork
+from util.device import allow_tf32, pick_device
+
+T = TypeVar("T")
+MATRIX_SIDE = 2048
+
+
+class FrameTiming(NamedTuple):
+    """Medians over the timed frames."""
+    variant: str                # the network's name
+    seconds: float
+    parts: dict[str, float]     # share of the time
+    megabytes: float            # peak memory
+    matrix_product: float       # floating-point operations per second
+
+
+def in_new_process(function: Callable[..., T], *args: object) -> T:
+    """Call a function in a new process, for which `peak_megabytes` starts at zero.
+
+    Raises:
+        MemoryError: the process was killed.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *args).result()
+        except BrokenProcessPool:
+            raise MemoryError("the process was killed") from None
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_megabytes(device: torch.device) -> float:
+    """Peak memory of this process, of the GPU if it uses one."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2 ** 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def seconds_of(function: Callable[[], object], device: torch.device) -> float:
+    """Duration of a call."""
+    synchronize(device)
+    start = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+@contextmanager
+def timed_parts(network: PropagationNetwork, device: torch.device) -> Iterator[Counter]:
+    """The seconds spent in each part of a frame's computation within the block."""
+    seconds = Counter()
+
+    def timed(part: str, function: Callable) -> Callable:
+        @wraps(function)
+        def call(*args: object, **kwargs: object) -> object:
+            results = []
+            seconds[part] += seconds_of(lambda: results.append(function(*args, **kwargs)), device)
+            return results[0]
+        return call
+
+    parts = [("encoders", network.rgb_encoder, "forward"), ("encoders", network.mask_rgb_encoder, "forward"),
+             ("encoders", network.mask_rgb_encoder, "image_part"), ("read", inference_core, "readout"),
+             ("decoder", network.decoder, "context"), ("decoder", network, "segment"),
+             *(("heads", head, "forward") for head in (network.kv_m_f16, network.kv_q_f16) if head is not None)]
+    with ExitStack() as stack:
+        for part, owner, name in parts:
+            stack.enter_context(mock.patch.object(owner, name, timed(part, getattr(owner, name))))
+        yield seconds
+
+
+def filled_core(network: PropagationNetwork, args: argparse.Namespace, objects: int, memory: int) -> InferenceCore:
+    """A core that tracks vertical stripes as objects, with ``memory`` - 1 memory frames."""
+    height, width = args.size
+    core = InferenceCore(network, INFERENCE_DEFAULTS[network.variant].top_k, amp=args.amp, mem_every=10 ** 9)
+    image, stripes = torch.randn(3, height, width), torch.arange(width).expand(height, width) * (objects + 1) // width
+    core.step(image, stripes)
+    core.step(image)
+    for group in core._groups:             # propagating through so many frames would take too long
+        key, value = (rows.clone().T.unflatten(1, (-(-height // STRIDE), -1)) for rows in group.bank.blocks()[0])
+        while len(group.bank) < memory - 1:
+            group.bank.add(key * (1 + 0.1 * torch.randn_like(key)), value, temporary=False)
+    return core
+
+
+@torch.inference_mode()
+def time_frames(args: argparse.Namespace, objects: int, memory: int) -> FrameTiming:
+    """Time frames with a number of objects and of frames in memory; ``args``: of scripts/benchmark.py."""
+    device = pick_device(args.device)
+    allow_tf32(args.tf32)
+    network = load_for_propagation(args.model, device)
+    core = filled_core(network, args, objects, memory)
+    images = [torch.randn(3, *args.size) for _ in range(3)]
+    matrix = torch.randn(MATRIX_SIDE, MATRIX_SIDE, device=device)
+
+    def frame(index: int) -> float:
+        return seconds_of(lambda: to_label_map(core.step(images[index % len(images)]), core.labels, args.size).cpu(),
+                          device)
+
+    def matrix_product() -> float:
+        return 2 * MATRIX_SIDE ** 3 / seconds_of(lambda: matrix @ matrix, device)
+    for index in range(2):
+        frame(index)
+        matrix_product()
+    # Alternating, because other processes slow both down.
+    times, speeds = zip(*((frame(index), matrix_product()) for index in range(args.repeats)), strict=True)
+    with timed_parts(network, device) as seconds:
+        total = sum(frame(index) for index in range(min(args.repeats, 3)))
+    parts = {name: part / total for name, part in seconds.items()}
+    return FrameTiming(network.variant, statistics.median(times), {**parts, "rest": 1 - sum(parts.values())},
+                       peak_megabytes(device), statistics.median(speeds))

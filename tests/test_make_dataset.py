@@ -1,0 +1,187 @@
+"""Synthetic training data: cut-outs of annotated photographs, composed scenes, and the script that makes them."""
+import errno
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.composed import _Actor, _Smoke, compose_video, write_video
+from dataset.cutouts import Sources, cut_out_objects, find_sources, load_object
+from dataset.image_io import read_mask, write_mask
+from scripts import draw_clip, make_dataset
+from util.cli import InputError
+from util.palette import davis_palette
+
+DRAWN = Sources((), ())
+SMALL = ("--images", "6", "--videos", "2", "--frames", "3", "--height", "64", "--workers", "1")
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    """Two photographs: a large object (1), an object in two pieces (2), and one that is too small (3)."""
+    folder = tmp_path / "annotated"
+    labels = np.zeros((320, 400), np.uint8)
+    labels[20:120, 30:130], labels[200:260, 20:80], labels[200:260, 120:180], labels[300:310, 300:310] = 1, 2, 2, 3
+    for name, level in (("a", 100), ("b", 200)):
+        for kind in ("images", "masks"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        image = np.full((320, 400, 3), level, np.uint8)
+        image[labels > 0] = level // 2
+        Image.fromarray(image).save(folder / f"images/{name}.jpg", quality=95)
+        write_mask(folder / f"masks/{name}.png", labels, davis_palette())
+    return folder
+
+
+@pytest.fixture
+def make(monkeypatch):
+    """Runs make_dataset.py in this process."""
+    def make(*arguments):
+        monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments)])
+        make_dataset.main()
+    return make
+
+
+def stamps(folder):
+    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_objects_are_cut_out_with_alpha(annotated, tmp_path):
+    cut_out_objects(annotated, tmp_path / "out", parts=False)
+    images = {path.name: np.asarray(Image.open(path)) for path in (tmp_path / "out").iterdir()}
+    assert {name: image.shape for name, image in images.items()} == {
+        "a__0.png": (100, 100, 4), "a__1.png": (60, 160, 4), "b__0.png": (100, 100, 4), "b__1.png": (60, 160, 4)}
+    for name, image in images.items():
+        inside = image[..., 3] > 127
+        assert np.abs(image[inside][:, :3].astype(int) - (50 if name[0] == "a" else 100)).max() < 8
+        assert inside.mean() == pytest.approx(1 if "__0" in name else 0.75, abs=0.08)
+        assert set(image[:3, :3, 3].ravel()) - {255}                              # a smooth edge
+
+
+def test_parts_belong_to_one_object(annotated, tmp_path):
+    cut_out_objects(annotated, tmp_path / "out", parts=True)
+    assert Image.open(tmp_path / "out/a__0.png").size == (160, 240)               # from object 1 to object 2
+    assert sorted(path.name for path in (tmp_path / "out").glob("a__*")) == ["a__0.png", "a__1.png", "a__2.png"]
+
+
+def test_a_mask_without_an_image_is_named(annotated, tmp_path):
+    (annotated / "images/b.jpg").unlink()
+    with pytest.raises(InputError, match=r"b\.png: .*images has no image of this name"):
+        cut_out_objects(annotated, tmp_path / "out", parts=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_photograph_is_no_background_of_its_own_objects(annotated, tmp_path):
+    cut_out_objects(annotated, tmp_path / "out", parts=False)
+    sources = find_sources([annotated / "images"], [tmp_path / "out"])
+    assert [len(sources.photographs), len(sources.cutouts)] == [2, 4]
+    background, seen = np.zeros((200, 200, 3), np.float32), set()
+    for seed in range(30):
+        layer = load_object(np.random.default_rng(seed), Sources((), sources.cutouts), annotated / "images/a.jpg",
+                            background)
+        plain = layer[layer[..., 3] == 255][:, :3]
+        if plain.std() < 5:                           # neither drawn nor with another texture
+            seen.add(int(round(plain.mean(), -1)))
+    assert seen == {100}
+
+
+def test_some_objects_grow_several_times_and_smoke_covers_the_frame():
+    layer, times = np.full((60, 60, 4), 255, np.float32), np.linspace(0, 1, 9)
+    growth = [(scales.max() / scales.min()) for scales in
+              (_Actor(np.random.default_rng(seed), layer, times, 90, 160).scales for seed in range(60))]
+    assert 0.15 < np.mean(np.array(growth) > 2) < 0.5
+    assert 4 < max(growth) < 12
+    smoke = _Smoke(np.random.default_rng(0), 5, 90, 160)
+    first, last = (smoke.cover(np.zeros((90, 160, 3)), index) for index in (0, 4))
+    assert first.shape == (90, 160, 3)
+    assert 0 < first.mean() < 250
+    assert np.abs(first - last).max() > 10
+
+
+def test_a_scene_depends_on_its_seed_only():
+    scenes = [list(compose_video(seed, DRAWN, 4, 48, 64, every=2)) for seed in ((1, 2), (1, 2), (1, 3))]
+    assert [len(scene) for scene in scenes] == [2, 2, 2]
+    assert all((a == b).all() for one, two in zip(*scenes[:2], strict=True) for a, b in zip(one, two, strict=True))
+    assert (scenes[0][0].image != scenes[2][0].image).any()
+
+
+def test_the_chosen_kinds_are_made_once(annotated, tmp_path, make, capsys):
+    arguments = (tmp_path / "out", *SMALL, "--photos", "--cutouts", "--annotated", annotated)
+    make(*arguments, "--kinds", "yv")
+    assert "sources: 2 photographs, 4 cut-outs\n" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"YouTube", "cutouts", "settings.json"}
+    before = stamps(tmp_path / "out")
+    make(*arguments)
+    after = stamps(tmp_path / "out")
+    del before[next(path for path in before if path.name == "settings.json")]
+    assert before.items() <= after.items()
+    files = [path.as_posix() for path in after]
+    assert sum(path.startswith("static/") for path in files) == 2 * 6
+    for folder, names in (("BL30K/{}", "012"), ("DAVIS/2017/trainval/{}/480p", "012"),
+                          ("YouTube/train_480p/{}", ("0", "5", "10"))):
+        for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
+            found = [path for path in files if path.startswith(folder.format(kind) + "/")]
+            assert len(found) == 6
+            assert {path.rsplit("/")[-1] for path in found} == {f"{int(name):05d}.{suffix}" for name in names}
+    masks = [read_mask(path) for path in (tmp_path / "out/BL30K/Annotations").rglob("*.png")]
+    assert all(mask.shape == (64, 112) for mask in masks)
+    assert any(mask.any() for mask in masks)
+    assert (tmp_path / "out/DAVIS/2017/trainval/ImageSets/2017/train.txt").read_text() == "davis0000\ndavis0001\n"
+
+
+def test_the_same_seed_makes_the_same_data(tmp_path, make):
+    for name in ("one", "two"):
+        make(tmp_path / name, *SMALL, "--photos", "--cutouts", "--kinds", "static", "davis")
+    one, two = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+                for folder in (tmp_path / "one", tmp_path / "two"))
+    assert one == two
+    assert len(one) == 2 * 6 + 2 * 2 * 3 + 2 + 1            # lists, settings
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--photos", "nowhere"), "nowhere: no such folder"),
+    (("--annotated", "nowhere"), "nowhere: no such folder"),
+    (("--height", "48"), "contains data made with other settings"),
+])
+def test_bad_input_is_refused(tmp_path, make, arguments, message):
+    (tmp_path / "settings.json").write_text(json.dumps({"seed": 1}))
+    with pytest.raises(InputError, match=message):
+        make(tmp_path, *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
+
+
+def fill_disk(monkeypatch):
+    def save(self, path, *args, **options):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(Image.Image, "save", save)
+
+
+def test_a_full_disk_names_the_video_and_leaves_nothing(tmp_path, monkeypatch):
+    images, masks = tmp_path / "JPEGImages/a", tmp_path / "Annotations/a"
+    fill_disk(monkeypatch)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_video(images, masks, (1,), DRAWN, 3, 48, 1)
+    assert caught.value.filename.startswith(str(tmp_path))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_clip_can_be_drawn_after_the_disk_was_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "clip"), "--frames", "2", "--width", "64", "--height", "48"])
+    with monkeypatch.context() as patch:
+        fill_disk(patch)
+        with pytest.raises(OSError, match="No space left") as caught:
+            draw_clip.main()
+    assert caught.value.filename == str(tmp_path / "clip")
+    assert not list(tmp_path.iterdir())
+    draw_clip.main()
+    assert len(list((tmp_path / "clip").rglob("*.*"))) == 4
+    with pytest.raises(InputError, match="clip/frames: exists already"):
+        draw_clip.main()
+
+
+def test_a_clip_has_at_most_4096_pixels_a_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "clip"), "--width", "100000"])
+    with pytest.raises(InputError, match="--width 100000: must be at most 4096"):
+        draw_clip.main()
