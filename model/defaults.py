@@ -23,7 +23,7 @@ class InferenceDefaults(NamedTuple):
     kernel_sigma: float | None
 
 
-INFERENCE_DEFAULTS = {"published": InferenceDefaults(None, 50, None), "lite": InferenceDefaults(480, 16, None)}
+INFERENCE_DEFAULTS = {"published": InferenceDefaults(None, 50, None), "lite": InferenceDefaults(480, 16, 7.0)}
 
 
 def published_weights() -> Path | None:

@@ -18,8 +18,8 @@ from inference.propagation import preprocess_frame
 from inference.scoring import score
 from inference_core import InferenceCore, _ObjectGroup
 from model import efficientnet
-from model.checkpoint import load_network, save_weights
-from model.defaults import LITE_WEIGHTS
+from model.checkpoint import load_network
+from model.defaults import INFERENCE_DEFAULTS, LITE_WEIGHTS
 from model.efficientnet import EPSILON, EfficientNetLite, load_folded
 from model.memory_bank import MemoryBank
 from model.pretrained import start_from_imagenet
@@ -114,7 +114,7 @@ def test_objects_remembered_together_are_found_as_if_each_were_alone(monkeypatch
 
 def test_the_weights_say_which_network_they_are_of(tmp_path):
     for network in (lite_network(), published_network()):
-        save_weights(network, tmp_path / "some.pth")
+        torch.save(network.state_dict(), tmp_path / "some.pth")
         assert load_network(tmp_path / "some.pth").variant == network.variant
 
 
@@ -142,7 +142,7 @@ def test_it_finds_the_objects_of_a_drawn_clip(clip, tmp_path):
     assert run.returncode == 0, run.stderr
     frames = ImageFrames(sorted((clip / "frames").iterdir()))
     video = Video("drawn", frames, {0: clip / "masks/00000.png"}, clip / "masks")
-    scores = score([video], tmp_path, 1, lambda: None)
+    scores = score([video], tmp_path, 1)
     assert [row.label for row in scores] == [1, 2, 3]
     assert np.mean([(row.j + row.f) / 2 for row in scores]) > 80, scores
 
@@ -154,7 +154,8 @@ def test_objects_of_a_kind_keep_their_identities():
     skins = [texture(rng, 81, 81, np.array([200, 60, 60])) for _ in range(2)]
     y, x = np.mgrid[-40:41, -40:41]
     disc = x ** 2 + y ** 2 <= 1600
-    core = InferenceCore(load_network(LITE_WEIGHTS), top_k=16)
+    defaults = INFERENCE_DEFAULTS["lite"]
+    core = InferenceCore(load_network(LITE_WEIGHTS), defaults.top_k, defaults.kernel_sigma)
     for step in range(6):
         frame, mask = ground.copy(), np.zeros((240, 432), np.int64)
         for label, left in ((1, 40 + 6 * step), (2, 220 + 6 * step)):
