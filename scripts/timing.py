@@ -38,7 +38,7 @@ class FrameTiming(NamedTuple):
 
 
 def in_new_process(function: Callable[..., T], *args: object) -> T:
-    """Call a function in a new process, for which `peak_megabytes` starts at zero.
+    """Call a function in a new process, so that the memory of earlier calls is not in its `peak_megabytes`.
 
     Raises:
         MemoryError: the process was killed.
@@ -98,7 +98,8 @@ def timed_parts(network: PropagationNetwork, device: torch.device) -> Iterator[C
 def filled_core(network: PropagationNetwork, args: argparse.Namespace, objects: int, memory: int) -> InferenceCore:
     """A core that tracks vertical stripes as objects, with ``memory`` - 1 memory frames."""
     height, width = args.size
-    core = InferenceCore(network, INFERENCE_DEFAULTS[network.variant].top_k, amp=args.amp, mem_every=10 ** 9)
+    defaults = INFERENCE_DEFAULTS[network.variant]
+    core = InferenceCore(network, defaults.top_k, defaults.kernel_sigma, amp=args.amp, mem_every=10 ** 9)
     image, stripes = torch.randn(3, height, width), torch.arange(width).expand(height, width) * (objects + 1) // width
     core.step(image, stripes)
     core.step(image)
