@@ -1,21 +1,23 @@
-"""Propagate the first masks of every video of DAVIS 2017 (val or test-dev, 480p) and score the result.
+"""Propagate masks through the videos of DAVIS 2017 (val or test-dev, 480p) and score the result.
 
-Writes DIR/<video>/<frame>.png, palette masks with the objects numbered from 1, as the published script does.
+The input masks are those of the first frames. Writes DIR/<video>/<frame>.png, palette masks with objects 1, 2, ...
 """
 from pathlib import Path
 
-from dataset.davis import davis_2017, davis_2017_palette
-from inference.evaluation import benchmark_parser, evaluate
+from inference.arguments import benchmark_parser
 from util.cli import run
 
 
 def main() -> int:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--davis", type=Path, default="../DAVIS/2017", metavar="DIR",
-                        help="the folder with trainval and test-dev (default: %(default)s)")
+                        help="folder with trainval and test-dev (default: %(default)s)")
     parser.add_argument("--split", choices=["val", "testdev"], default="val", help="default: %(default)s")
     args = parser.parse_args()
-    return evaluate(davis_2017(args.davis, args.split), args, davis_2017_palette(args.davis))
+
+    from dataset.davis import davis_2017
+    from inference.evaluation import evaluate
+    return evaluate(lambda: davis_2017(args.davis, args.split), args)
 
 
 if __name__ == "__main__":

@@ -10,57 +10,54 @@ from util.cli import InputError
 from util.palette import davis_palette, palette_of
 
 
-def davis_2017(root: Path, split: str) -> list[Video]:
-    """The videos of a split of DAVIS 2017, 480p.
+def davis_2017(root: Path, split: str) -> tuple[list[Video], bytes]:
+    """The videos of a split of DAVIS 2017 at 480p, and the palette of its masks.
 
     Args:
         root: the folder with ``trainval`` and ``test-dev``.
         split: ``val`` or ``testdev``.
 
     Raises:
-        InputError: something of the layout is missing.
+        InputError: a file or folder of the data set is missing.
     """
-    root, imset = (root / "trainval", "val.txt") if split == "val" else (root / "test-dev", "test-dev.txt")
-    names = read_list(root / "ImageSets" / "2017" / imset)
-    return [_video(root, name, renumber=True) for name in names]
-
-
-def davis_2017_palette(root: Path) -> bytes:
-    """The data set's own palette (of blackswan's first mask), or the same from its rule."""
-    return palette_of(root / "trainval" / "Annotations" / "480p" / "blackswan" / "00000.png") or davis_palette()
+    folder, imset = (root / "trainval", "val.txt") if split == "val" else (root / "test-dev", "test-dev.txt")
+    # The palette is that of the same mask as in the published script, or its standard one.
+    palette = palette_of(root / "trainval" / "Annotations" / "480p" / "blackswan" / "00000.png") or davis_palette()
+    names = read_list(folder / "ImageSets" / "2017" / imset)
+    return [_video(folder, name, renumber=True) for name in names], palette
 
 
 def davis_2016(root: Path) -> list[Video]:
-    """The validation videos of DAVIS 2016, one object each.
+    """The validation videos of DAVIS 2016, with one object each.
 
-    The set is listed by the 2017 folder beside it, or else by its own ``ImageSets/480p/val.txt``, whose lines name
-    every frame and mask.
+    They are listed in the DAVIS 2017 folder beside this one, as in the published script, or else in
+    ``ImageSets/480p/val.txt``, which has a line with the paths of each frame and its mask.
 
     Raises:
-        InputError: something of the layout is missing.
+        InputError: a file or folder of the data set is missing.
     """
-    shared, own = root.parent / "2017/trainval/ImageSets/2016/val.txt", root / "ImageSets" / "480p" / "val.txt"
+    shared, own = root.parent / "2017/trainval/ImageSets/2016/val.txt", root / "ImageSets/480p/val.txt"
     if shared.is_file():
         names = read_list(shared)
     elif own.is_file():
         names = list(dict.fromkeys(Path(line.split()[0]).parent.name for line in read_list(own)))
     else:
-        raise InputError(f"{root}: not the DAVIS 2016 folder (neither {shared} nor {own} is there)")
+        raise InputError(f"{root}: not the DAVIS 2016 folder (neither {shared} nor {own} exists)")
     return [_video(root, name, binary=True) for name in names]
 
 
 def read_list(path: Path) -> list[str]:
-    """The lines of a file that lists videos.
+    """The different lines of a text file that are not empty, such as the names of videos.
 
     Raises:
-        InputError: there is none, or it is empty.
+        InputError: the file is missing, empty or not UTF-8.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; is the data set there?")
+        raise InputError(f"{path}: no such file; check the path of the data set")
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file in UTF-8") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file in UTF-8") from error
     lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if not lines:
         raise InputError(f"{path}: lists no videos")
@@ -72,5 +69,5 @@ def _video(root: Path, name: str, **options: bool) -> Video:
     masks = root / "Annotations" / "480p" / name
     first = masks / f"{frames.names[0]}.png"
     if not first.is_file():
-        raise InputError(f"{first}: the first frame's mask is missing")
+        raise InputError(f"{first}: the mask of the first frame is missing")
     return Video(name, frames, {0: first}, ground_truth_folder(frames, masks), **options)

@@ -10,19 +10,19 @@ from util.cli import InputError, warn
 from util.palette import davis_palette, palette_of
 
 
-def youtube_vos(root: Path, split: str) -> list[Video]:
-    """The videos of a split, every frame of them, with the masks of objects on the frames they first appear on.
+def youtube_vos(root: Path, split: str) -> tuple[list[Video], bytes]:
+    """The videos of a split of YouTubeVOS with all frames, and the palette of its masks.
 
     Args:
         root: the folder with ``all_frames`` and the splits.
         split: such as ``valid``.
 
     Raises:
-        InputError: something of the layout is missing, or a mask is named after no frame.
+        InputError: a folder of the data set is missing, or a mask has no frame.
     """
     images, annotations = root / "all_frames" / f"{split}_all_frames" / "JPEGImages", root / split / "Annotations"
     if not images.is_dir():
-        raise InputError(f"{images}: no such folder; is the data set there?")
+        raise InputError(f"{images}: no such folder; check the path of the data set")
     names = sorted(path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
     without = [name for name in names if not (annotations / name).is_dir()]
     if without and annotations.is_dir():
@@ -33,16 +33,9 @@ def youtube_vos(root: Path, split: str) -> list[Video]:
     videos = []
     for name in names:
         frames = ImageFrames(image_files(images / name, IMAGE_SUFFIXES))
-        index_of = {stem: index for index, stem in enumerate(frames.names)}
-        masks = {}
-        for path in image_files(annotations / name, {".png"}):
-            if path.stem not in index_of:
-                raise InputError(f"{path}: a mask without a frame (there is no {path.stem} in {images / name})")
-            masks[index_of[path.stem]] = path
-        videos.append(Video(name, frames, masks, ground_truth_folder(frames, images.parent / "Annotations" / name)))
-    return videos
-
-
-def youtube_palette(videos: list[Video]) -> bytes:
-    """The palette of the data set's masks, or DAVIS's."""
-    return palette_of(next(iter(videos[0].masks.values()))) or davis_palette()
+        masks = {path.stem: path for path in image_files(annotations / name, {".png"})}
+        for stem in sorted(masks.keys() - set(frames.names)):
+            raise InputError(f"{masks[stem]}: a mask without a frame (there is no {stem} in {images / name})")
+        inputs = {index: masks[stem] for index, stem in enumerate(frames.names) if stem in masks}
+        videos.append(Video(name, frames, inputs, ground_truth_folder(frames, images.parent / "Annotations" / name)))
+    return videos, palette_of(next(iter(videos[0].masks.values()))) or davis_palette()

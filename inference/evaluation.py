@@ -1,143 +1,153 @@
-"""The common road of the benchmark scripts: propagate through every video, write its masks, time and score."""
+"""Evaluation loop shared by the benchmark scripts: propagates masks through all videos, measures speed and scores."""
 from __future__ import annotations
 
 import argparse
+import mmap
 import sys
+import time
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable
 
 import torch
 
 from dataset.image_io import write_mask
 from dataset.video import Video
-from inference.arguments import add_arguments
 from inference.propagation import PropagationConfig, Timer, load_for_propagation, propagate
 from inference.results import RunSettings, check_output_is_not_input, check_replaceable
 from inference.scoring import score, table, write_csv
+from model.defaults import PUBLISHED_WEIGHTS, default_weights, published_weights
 from model.network import PropagationNetwork
-from util.cli import InputError
+from util.cli import InputError, warn
 from util.device import ProcessGroup, allow_tf32, pick_device
-from util.files import Writer, atomic_folder, prepare_folder
+from util.files import LockedError, Writer, atomic_folder, prepare_folder
 from util.progress import frames_bar
 
-
-def benchmark_parser(description: str, size: int | None = None) -> argparse.ArgumentParser:
-    """The flags that all benchmark scripts have. ``size``: see `add_arguments`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR",
-                        help="where to write DIR/<video>/<frame>.png; finished videos are skipped on a re-run")
-    add_arguments(parser, size)
-    parser.add_argument("--overwrite", action="store_true", help="redo videos that are finished already")
-    parser.add_argument("--no_score", action="store_true",
-                        help="do not compute J and F (else done where all frames' true masks are there)")
-    return parser
+LITE_STANDS_IN = (f"{PUBLISHED_WEIGHTS} does not exist, so these are results of the lite network; get the published "
+                  f"weights with `python download_model.py`, or choose --model lite")
 
 
-def evaluate(videos: list[Video], args: argparse.Namespace, palette: bytes | None) -> int:
-    """Propagate through the videos and report, sharing them with the other processes that ``torchrun`` started.
+def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: argparse.Namespace) -> int:
+    """Propagate masks through the videos of a benchmark, write the masks, and print the speed and the scores.
 
-    A video that cannot be used is reported, and the others go on.
+    The processes that ``torchrun`` starts divide the videos among them. If a video cannot be used, its error is printed
+    and the others continue. A video that another run is writing to the same folder is waited for.
 
     Args:
-        videos: the data set.
-        args: of `benchmark_parser`.
-        palette: of the masks; None writes grey ones.
+        read_videos: returns the videos, and the palette of the masks to write; None writes grey masks.
+        args: of `inference.arguments.benchmark_parser`.
 
     Returns:
-        the exit code: 2 if a video could not be used.
+        the exit code: 2 if a video failed.
+
+    Raises:
+        InputError: the run cannot start, or another process has failed.
     """
+    group = ProcessGroup.join()
+    videos, palette = read_videos()
+    lite_stands_in = args.model is None and published_weights() is None
+    args.model = args.model or default_weights()
     device = pick_device(args.device)
     allow_tf32(args.tf32)
     network = load_for_propagation(args.model, device)
-    options = PropagationConfig.from_args(args, network)
+    config = PropagationConfig.from_args(args, network)
+    settings = RunSettings(args.output, _settings(args, config, device))
     prepare_folder(args.output)
     for video in videos:
         check_output_is_not_input(args.output / video.name, video)
-    share = ProcessGroup.join()
-    if share.rank == 0:
-        print(f"network: {network.variant} ({args.model})")
-    notes = RunSettings(args.output, _settings(args, options, device))
-    mine = videos[share.rank::share.world]
-    to_do = [video for video in mine if args.overwrite or not _finished(video, args.output)]
-    for video in mine:
-        if video in to_do:
-            check_replaceable(args.output / video.name, video.frames.names, overwrite=True)
-        else:
-            notes.check(video.name)
-    clock, failures = Timer(), []
-    bar = frames_bar(sum(len(video.frames.names) for video in to_do)) if share.rank == 0 else None
-    done = 0
+    mine = videos[group.rank::group.world_size]
+    to_do = [video for video in mine if args.overwrite or not _is_finished(video, settings)]
     for video in to_do:
+        check_replaceable(args.output / video.name, video.frames.names, overwrite=True)
+    group.gather(None)                          # ends this process if another has failed
+    if group.rank == 0:
+        print(f"network: {network.variant} ({args.model})")
+        if lite_stands_in:
+            warn(LITE_STANDS_IN)
+    timer = Timer()
+    failed = _propagate_videos(to_do, network, config, palette, settings, args.overwrite, timer, group.rank == 0)
+    results = group.gather((timer.seconds, timer.frames, len(mine) - len(to_do), failed))
+    if group.rank > 0:
+        return 0
+    seconds, frames, skipped, failures = zip(*results, strict=True)
+    if any(skipped):
+        print(f"{sum(skipped)} of {len(videos)} videos were finished already and skipped (--overwrite redoes them)")
+    print(f"Total processing time: {max(seconds)}")
+    print(f"Total processed frames: {sum(frames)}")
+    if any(frames):
+        print(f"FPS{' per process' if group.world_size > 1 else ''}: {sum(frames) / sum(seconds)}")
+    if any(frames) and group.world_size > 1:
+        print(f"FPS of the {group.world_size} processes together: {sum(frames) / max(seconds)}")
+    failed = [name for names in failures for name in names]
+    if not args.no_score:
+        scores = score([video for video in videos if video.name not in failed], args.output, args.num_workers)
+        scored = len({row.video for row in scores})
+        print(table(scores) if scores else "No scores: no video has usable ground truth for more than two frames.")
+        if 0 < scored < len(videos):
+            print(f"({scored} of {len(videos)} videos have scores)")
+        if scores:
+            write_csv(scores, args.output / "scores.csv", network.variant, settings.settings["model"])
+        if lite_stands_in:
+            print(f"warning: {LITE_STANDS_IN}")
+    if failed:
+        print(f"error: {len(failed)} of {len(videos)} videos failed: {', '.join(failed)}", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _propagate_videos(videos: list[Video], network: PropagationNetwork, config: PropagationConfig,
+                      palette: bytes | None, settings: RunSettings, overwrite: bool, timer: Timer,
+                      show_bar: bool) -> list[str]:
+    """Propagate masks through the videos and write them; returns the names of the videos that failed."""
+    bar = frames_bar(sum(len(video.frames.names) for video in videos)) if show_bar and videos else None
+    done, failed, locked, queue = 0, [], set(), deque(videos)
+    while queue:
+        video = queue.popleft()
+        folder, names = settings.output / video.name, video.frames.names
         try:
-            notes.forget(video.name)
-            for index in _write_video(network, video, options, args.output, palette, clock):
-                if bar:
-                    bar.update(done + index + 1)
-            notes.write(video.name)
+            if overwrite or not _is_finished(video, settings):          # another run may have finished it by now
+                video.check()
+                replaceable = check_replaceable(folder, names, overwrite=True)
+                with atomic_folder(folder, replaceable) as partial, Writer() as writer:
+                    settings.forget(video.name)
+                    for index, label_map, _ in propagate(network, video, config, range(len(names)), timer):
+                        writer.submit(write_mask, partial / f"{names[index]}.png", label_map, palette)
+                        if bar:
+                            bar.update(done + index + 1)
+                settings.write(video.name)
+        except LockedError:
+            if video.name not in locked:
+                warn(f"{video.name}: another run is writing it; waiting for that run")
+            locked.add(video.name)
+            queue.append(video)
+            time.sleep(1)
+            continue
         except InputError as error:
             print(f"\nerror: {video.name}: {error}", file=sys.stderr, flush=True)
-            failures.append(video.name)
-        done += len(video.frames.names)
+            failed.append(video.name)
+        done += len(names)
     if bar:
         bar.finish()
-
-    shares = share.gather((clock.seconds, clock.frames, len(mine) - len(to_do), failures))
-    if share.rank > 0:
-        return 0
-    # Processes work side by side: the longest of their times is the whole's.
-    seconds, frames = max(part[0] for part in shares), sum(part[1] for part in shares)
-    skipped, failures = sum(part[2] for part in shares), [name for part in shares for name in part[3]]
-    if skipped:
-        print(f"{skipped} of {len(videos)} videos were finished already and skipped (--overwrite redoes them)")
-    print(f"Total processing time: {seconds}")
-    print(f"Total processed frames: {frames}")
-    print(f"FPS: {frames / seconds if seconds else 0.0}")
-    if not args.no_score:
-        _report_scores([video for video in videos if video.name not in failures], args)
-    if failures:
-        print(f"error: {len(failures)} of {len(videos)} videos failed: {', '.join(failures)}", file=sys.stderr)
-    return 2 if failures else 0
+    return failed
 
 
-def _write_video(network: PropagationNetwork, video: Video, options: PropagationConfig, output: Path, palette: bytes | None,
-                 clock: Timer) -> Iterator[int]:
-    """Write one video's masks, telling the index of each frame that is done."""
-    video.check()
-    with atomic_folder(output / video.name) as folder, Writer() as writer:
-        for index, label_map, _ in propagate(network, video, options, range(len(video.frames.names)), clock):
-            writer.submit(write_mask, folder / f"{video.frames.names[index]}.png", label_map, palette)
-            yield index
+def _is_finished(video: Video, settings: RunSettings) -> bool:
+    """Whether every frame from the first object on has a mask.
+
+    Raises:
+        InputError: they were computed with other settings.
+    """
+    folder = settings.output / video.name
+    missing = [index for index, name in enumerate(video.frames.names) if not (folder / f"{name}.png").is_file()]
+    if len(missing) == len(video.frames.names) or any(
+            index <= max(missing, default=-1) and video.labels(path).any() for index, path in video.masks.items()):
+        return False
+    settings.check(video.name)
+    return True
 
 
-def _finished(video: Video, output: Path) -> bool:
-    """Folders appear whole, and every video's last frame has a mask."""
-    return (output / video.name / f"{video.frames.names[-1]}.png").is_file()
-
-
-def _settings(args: argparse.Namespace, options: PropagationConfig, device: torch.device) -> dict:
-    """What the masks depend on."""
-    with open(args.model, "rb") as file:
-        checksum = 0
-        while chunk := file.read(1 << 20):
-            checksum = zlib.crc32(chunk, checksum)
-    return {"model": f"{checksum:08x}", "top_k": options.top_k, "kernel_sigma": options.kernel_sigma,
-            "mem_every": options.mem_every, "max_memory_frames": options.max_memory_frames, "amp": options.amp,
-            "size": options.size, **({"tf32": args.tf32} if device.type == "cuda" else {})}
-
-
-def _report_scores(videos: list[Video], args: argparse.Namespace) -> None:
-    known = [video for video in videos if video.ground_truth is not None]
-    if not known:
-        print("No scores: the true masks of all frames are not there.")
-        return
-    bar = frames_bar(len(known), "videos")
-    scores = score(known, args.output, args.num_workers, bar.increment)
-    bar.finish()
-    if not scores:
-        print("No scores: no video has more than two frames with usable true masks.")
-        return
-    write_csv(scores, args.output / "scores.csv")
-    print(table(scores))
-    if len(known) < len(videos):
-        print(f"(of the {len(known)} of {len(videos)} videos with true masks of all frames)")
+def _settings(args: argparse.Namespace, config: PropagationConfig, device: torch.device) -> dict:
+    """The settings that the masks depend on, with the CRC-32 of the weights file."""
+    with open(args.model, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        checksum = f"{zlib.crc32(content):08x}"
+    options = {name: value for name, value in vars(config).items() if name != "workers"}
+    return {"model": checksum, **options, **({"tf32": args.tf32} if device.type == "cuda" else {})}

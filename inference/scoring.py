@@ -1,22 +1,21 @@
-"""J (region similarity) and F (boundary accuracy) as DAVIS measures them, by the vos-benchmark package."""
+"""Scores of predicted masks: J (region similarity) and F (boundary accuracy) as DAVIS defines them."""
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-import util.opencv  # noqa: F401  (vos-benchmark wants it: first_line before the work, not after)
 from dataset.image_io import read_mask
 from dataset.video import Video
 from util.cli import InputError, warn
 from util.files import write_atomic
+from util.progress import frames_bar
 
 
 class ObjectScore(NamedTuple):
-    """One object's scores in percent."""
+    """The scores of one object in percent."""
     video: str
     label: int
     j: float
@@ -24,42 +23,65 @@ class ObjectScore(NamedTuple):
 
 
 def score_video(video: Video, folder: Path) -> list[ObjectScore]:
-    """The scores of the masks in ``folder`` against the video's truth; first and last frame do not count."""
-    from vos_benchmark.evaluator import Evaluator  # loads SciPy and scikit-image: only where it is needed
+    """The scores of the masks in ``folder``, for each object of the video's input masks.
 
-    evaluator = Evaluator(name=video.name)
-    for name in video.frames.names[1:-1]:
-        truth, found = video.labels(video.ground_truth / f"{name}.png"), read_mask(folder / f"{name}.png")
-        if truth.shape != found.shape:
-            raise InputError(f"{video.ground_truth}/{name}.png: the true mask is {truth.shape[1]}x{truth.shape[0]} pixels, "
-                             f"its frame {found.shape[1]}x{found.shape[0]}")
-        evaluator.feed_frame(found, truth)
+    As in the official semi-supervised evaluation of DAVIS 2017, the first and the last frame with ground truth are left
+    out, and J and F of a frame are 1 where an object is neither annotated nor predicted. An object counts on the frames
+    after the first input mask that shows it.
+
+    Raises:
+        InputError: a mask is missing or unreadable, or differs in size from the ground truth.
+    """
+    from vos_benchmark.evaluator import Evaluator  # takes 0.7 s: it loads SciPy and scikit-image
+
+    names = video.frames.names
+    objects = {index: np.unique(video.labels(path)).tolist() for index, path in video.masks.items()}
+    annotated = [index for index, name in enumerate(names) if (video.ground_truth / f"{name}.png").is_file()]
+    evaluator = Evaluator()
+    for index in annotated[1:-1]:
+        labels = sorted({label for first, found in objects.items() if first < index for label in found if label})
+        if not labels:
+            continue
+        path = video.ground_truth / f"{names[index]}.png"
+        ground_truth, prediction = video.labels(path), read_mask(folder / path.name)
+        if ground_truth.shape != prediction.shape:
+            (height, width), (rows, columns) = ground_truth.shape, prediction.shape
+            raise InputError(f"{path}: {width}x{height} pixels, but the predicted mask has {columns}x{rows}")
+        # By itself, the package scores an object from the first of these frames on that shows it, if any does.
+        evaluator.objects_in_gt.update(labels)
+        evaluator.feed_frame(prediction, np.where(np.isin(ground_truth, labels), ground_truth, 0))
     j, f = evaluator.conclude()
+    if j and len(annotated) < len(names):
+        warn(f"{video.ground_truth}: {len(names) - len(annotated)} of {len(names)} frames have no ground truth and are "
+             f"not scored")
     return [ObjectScore(video.name, label, float(j[label]), float(f[label])) for label in sorted(j)]
 
 
-def score(videos: list[Video], output: Path, workers: int, done: Callable[[], None]) -> list[ObjectScore]:
-    """The scores of several videos' masks in ``output/<video>``; ``done`` is called after each.
+def score(videos: list[Video], output: Path, workers: int) -> list[ObjectScore]:
+    """The scores of the masks in ``output/<video>`` of several videos, computed in ``workers`` threads.
 
-    A video whose true masks cannot be used is left out with a warning.
+    A video whose ground truth or masks cannot be used is left out with a warning.
     """
-    def try_video(video: Video) -> list[ObjectScore]:
+    def score_or_warn(video: Video) -> list[ObjectScore]:
         try:
             return score_video(video, output / video.name)
         except InputError as error:
             warn(f"{video.name} is not scored: {error}")
             return []
 
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        scores = []
-        for objects in pool.map(try_video, videos):
-            scores += objects
-            done()
-        return scores
+    videos, scores = [video for video in videos if video.ground_truth], []
+    if videos:
+        bar = frames_bar(len(videos), "videos")
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            for objects in pool.map(score_or_warn, videos):
+                scores += objects
+                bar.increment()
+        bar.finish()
+    return scores
 
 
 def table(scores: list[ObjectScore]) -> str:
-    """By video, the mean of its objects; overall, the mean of all objects, as the benchmark defines it."""
+    """The mean over the objects of each video and, as DAVIS defines the overall score, over all objects."""
     width = max(len("overall"), *(len(row.video) for row in scores))
     lines = [f"{'sequence':<{width}}  J&F    J      F"]
     for name in [*dict.fromkeys(row.video for row in scores), None]:
@@ -69,7 +91,8 @@ def table(scores: list[ObjectScore]) -> str:
     return "\n".join(lines)
 
 
-def write_csv(scores: list[ObjectScore], path: Path) -> None:
-    """Every object's scores."""
-    rows = [f"{row.video},{row.label},{(row.j + row.f) / 2:.3f},{row.j:.3f},{row.f:.3f}" for row in scores]
-    write_atomic(path, "\n".join(["sequence,object,J&F,J,F", *rows, ""]))
+def write_csv(scores: list[ObjectScore], path: Path, network: str, checksum: str) -> None:
+    """Write one line per object, with the name of the network and the CRC-32 of its weights file in hexadecimal."""
+    rows = [f"{row.video},{row.label},{(row.j + row.f) / 2:.3f},{row.j:.3f},{row.f:.3f},{network},crc32:{checksum}"
+            for row in scores]
+    write_atomic(path, "\n".join(["sequence,object,J&F,J,F,network,weights", *rows, ""]))

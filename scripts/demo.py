@@ -63,7 +63,7 @@ def main() -> None:
     propagate("--images", clip / "frames", "--masks", clip / "masks/00000.png", "--output", folder / "drawn")
     frames = ImageFrames(sorted((clip / "frames").iterdir()))
     video = Video("drawn", frames, {0: clip / "masks/00000.png"}, clip / "masks")
-    print(table(score([video], folder, 1, lambda: None)))
+    print(table(score([video], folder, 1)))
     try:
         bunny = fetch_bunny(folder)
     except InputError as error:
