@@ -1,52 +1,31 @@
-"""Download BL30K, the rendered videos of training stage 1: six segments of 115 GB, about 700 GB in all.
+"""Download BL30K, the rendered videos of training stage 1: six segments of about 115 GB, about 700 GB in all.
 
-  python download_bl30k.py                      everything, into ../BL30K; have 1 TB free
-  python download_bl30k.py --only a b --yes     two segments, without asking
+  python download_bl30k.py                      everything, into ../BL30K; needs about 1 TB of free space
+  python download_bl30k.py --only a b --yes     two segments, without confirmation
 
-A segment is downloaded, unpacked among the others and its archive removed before the next begins. Finished segments
-are remembered, and a run that was stopped goes on when started again.
+Each segment is downloaded, extracted, merged into BL30K, and its archive deleted before the next one begins. Finished
+segments are skipped. An interrupted run resumes when you start it again.
 """
 from __future__ import annotations
 
-import argparse
-from functools import partial
-from pathlib import Path
+from util.cli import run
+from util.download import DataSet, Source, install_all, parse_arguments
 
-from util.cli import pluralize, run
-from util.drive import Drive
-from util.files import prepare_folder
-from util.plan import confirm, one_after_the_other, room_needed
-from util.segments import bytes_left, is_finished, provide
-from util.sources import DATA_SETS, SEGMENTS
-from util.space import check_space, readable
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=SEGMENTS, nargs="+", default=list(SEGMENTS),
-                        help="segments (default: all six)")
-    parser.add_argument("--root", type=Path, default=Path(".."), metavar="DIR",
-                        help="where BL30K/ is made (default: %(default)s, beside the project)")
-    parser.add_argument("--yes", action="store_true", help="do not ask before downloading")
-    return parser.parse_args()
+SEGMENTS = {name: Source(f"BL30K/BL30K_{name}.tar", drive_id, 115, "BL30K", shared=True) for name, drive_id in (
+    ("a", "1z9V5zxLOJLNt1Uj7RFqaP2FZWKzyXvVc"), ("b", "11-IzgNwEAPxgagb67FSrBdzZR7OKAEdJ"),
+    ("c", "1ZfIv6GTo-OGpXpoKen1fUvDQ0A_WoQ-Q"), ("d", "1G4eXgYS2kL7_Cc0x3N1g1x7Zl8D_aU_-"),
+    ("e", "1Y8q0V_oBwJIY27W_6-8CD1dRqV2gNTdE"), ("f", "1nawBAazf_unMv46qGBHhWcQ4JXZ5883r"))}
+BL30K = DataSet(
+    "BL30K, 30,000 rendered videos",
+    "rendered with ShapeNet models, so ShapeNet's terms apply: research and teaching only (https://shapenet.org)",
+    ("Cheng et al., Modular Interactive Video Object Segmentation, CVPR 2021",
+     "Chang et al., ShapeNet: An Information-Rich 3D Model Repository, arXiv 1512.03012"), list(SEGMENTS.values()))
 
 
-def main(drive: Drive | None = None) -> None:
-    args, drive = parse(), drive or Drive()
-    prepare_folder(args.root)
-    missing = [segment for segment in SEGMENTS if segment in args.only and not is_finished(segment, args.root)]
-    if missing:
-        sizes = [bytes_left(segment, args.root, drive) for segment in missing]
-        about, needed = DATA_SETS["bl30k"], room_needed(sizes)
-        print(f"{about.name}\n  terms: {about.terms}")
-        print(*(f"  cite: {citation}" for citation in about.citations), sep="\n")
-        print(f"  {args.root / 'BL30K'}: {pluralize(len(missing), 'segment')} ({' '.join(missing)}), "
-              f"{readable(sum(size - here for size, here in sizes))} to download\n"
-              f"room needed: at least {readable(needed)}", flush=True)
-        check_space(args.root, needed, "what is to be downloaded")
-        confirm(args.yes)
-        one_after_the_other((f"BL30K_{segment}", partial(provide, segment, args.root, drive)) for segment in missing)
-    print(f"all there, in {(args.root / 'BL30K').resolve()}")
+def main() -> None:
+    args = parse_arguments(__doc__, SEGMENTS)
+    install_all([BL30K._replace(sources=[SEGMENTS[name] for name in sorted(set(args.only))])], args.root, args.yes)
+    print(f"done: {args.root / 'BL30K'}")
 
 
 if __name__ == "__main__":

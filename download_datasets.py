@@ -1,87 +1,80 @@
 """Download the data sets for training and benchmarks, and put them where the scripts expect them.
 
   python download_datasets.py                      everything, beside the project
-  python download_datasets.py --only davis --yes   DAVIS, without asking
+  python download_datasets.py --only davis --yes   DAVIS, without confirmation
 
-Makes static/, DAVIS/{2016,2017/trainval,2017/test-dev} and YouTube/{train,train_480p,valid,all_frames/valid_all_frames}
-from archives on Google Drive, one after the other. What is there already is not downloaded again, and a run that was
-stopped goes on when started again. An archive that you downloaded yourself is used if it is where it would be put.
+Creates static/, DAVIS/{2016,2017/trainval,2017/test-dev} and
+YouTube/{train,train_480p,valid,all_frames/valid_all_frames} from Google Drive. Finished folders are skipped. An
+interrupted run resumes when you start it again. Archives that you saved where the script would save them are used.
 """
 from __future__ import annotations
 
-import argparse
 import os
-from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
-from dataset.resize import resize_folder
 from util.cli import InputError, pluralize, run, warn
-from util.drive import Drive
-from util.files import prepare_folder
-from util.plan import amount, bytes_to_fetch, confirm, one_after_the_other, room_needed
-from util.provide import is_finished, provide
-from util.sources import DATA_SETS, PARTS
-from util.space import check_space, readable
+from util.download import DataSet, Source, install_all, parse_arguments
+from util.files import lock
 
-SHORTER = 480       # pixels of train_480p
-
-
-def parse() -> argparse.Namespace:
-    names = sorted({part.data_set for part in PARTS})
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=names, nargs="+", default=names, help="default: all of them")
-    parser.add_argument("--root", type=Path, default=Path(".."), metavar="DIR",
-                        help="where the folders are made (default: %(default)s, beside the project)")
-    parser.add_argument("--yes", action="store_true", help="do not ask before downloading")
-    return parser.parse_args()
+DATA_SETS = {       # sizes are estimates
+    "static": DataSet(
+        "Static images: FSS-1000, DUTS, ECSSD, BIG and HRSOD",
+        "five research data sets, each with its authors' own terms: see their pages",
+        ("Li et al., FSS-1000: A 1000-Class Dataset for Few-Shot Segmentation, CVPR 2020",
+         "Wang et al., Learning to Detect Salient Objects with Image-level Supervision (DUTS), CVPR 2017",
+         "Shi et al., Hierarchical Image Saliency Detection on Extended CSSD (ECSSD), TPAMI 2016",
+         "Cheng et al., CascadePSP: Toward Class-Agnostic and Very High-Resolution Segmentation (BIG), CVPR 2020",
+         "Zeng et al., Towards High-Resolution Salient Object Detection (HRSOD), ICCV 2019"),
+        [Source("static_data.zip", "1wUJq3HcLdN-z1t4CsUhjeZ9BVDb9YKLd", 2, "static", ("DUTS-TR", "fss"))]),
+    "davis": DataSet(
+        "DAVIS 2016 and 2017 (trainval, test-dev, scribbles)",
+        "see https://davischallenge.org and the README and SOURCES files in the archives",
+        ("Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation, CVPR 2016",
+         "Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, arXiv 1704.00675",
+         "Caelles et al., The 2018 DAVIS Challenge on Video Object Segmentation (scribbles), arXiv 1803.00557"),
+        [Source("DAVIS/DAVIS-data.zip", "198aRlh5CpAoFz0hfRgYbiNenn_K8DxWD", 2, "DAVIS/2016"),
+         Source("DAVIS/2017/DAVIS-2017-trainval-480p.zip", "1kiaxrX_4GuW6NmiVuKGSGVoKGWjOdp6d", 0.8,
+                "DAVIS/2017/trainval"),
+         Source("DAVIS/2017/DAVIS-2017-test-dev-480p.zip", "1fmkxU2v9cQwyb62Tj1xFDdh2p4kDsUzD", 0.3,
+                "DAVIS/2017/test-dev"),
+         Source("DAVIS/2017/DAVIS-2017-scribbles-trainval.zip", "1JzIQSu36h7dVM8q0VoE4oZJwBXvrZlkl", 0.01,
+                "DAVIS/2017/trainval/Scribbles", ("bear",))]),
+    "youtube": DataSet(
+        "YouTubeVOS (train, valid, and all frames of valid)",
+        "annotations: CC BY 4.0; the videos belong to their makers, for research use: see https://youtube-vos.org",
+        ("Xu et al., YouTube-VOS: A Large-Scale Video Object Segmentation Benchmark, arXiv 1809.03327",),
+        [Source("YouTube/train.zip", "13Eqw0gVK-AO5B-cqvJ203mZ2vzWck9s4", 9, "YouTube/train"),
+         Source("YouTube/valid.zip", "1o586Wjya-f2ohxYf9C1RlRH-gkrzGS8t", 1.5, "YouTube/valid"),
+         Source("YouTube/all_frames/valid.zip", "1rWQzZcMskgpEQOZdJPJ7eTmLCBEIIpEN", 7,
+                "YouTube/all_frames/valid_all_frames", ("JPEGImages",))]),
+}
 
 
 def resize_youtube(folder: Path) -> None:
-    """Make ``train_480p`` of ``train``; it appears when it is whole.
+    """Create ``train_480p`` from ``train``; the folder is renamed when it is complete.
 
     Raises:
-        InputError: some pictures cannot be resized.
+        InputError: some images cannot be resized.
     """
-    target, unfinished = folder / f"train_{SHORTER}p", folder / f".train_{SHORTER}p.partial"
-    print(f"resizing {folder / 'train'} to {SHORTER} pixels on the shorter side", flush=True)
-    failures = resize_folder(folder / "train", unfinished, SHORTER, Image.Resampling.BICUBIC, os.cpu_count())
-    for failure in failures:
-        warn(str(failure))
-    if failures:
-        raise InputError(f"{target}: not finished, {pluralize(len(failures), 'image')} could not be resized, see above")
-    unfinished.rename(target)
-    print(f"done: {target}", flush=True)
+    from PIL import Image
+
+    from dataset.resize import resize_folder
+    source, target, partial = folder / "train", folder / "train_480p", folder / ".train_480p.partial"
+    with lock(target):
+        failures = resize_folder(source, partial, 480, Image.Resampling.BICUBIC, os.cpu_count())
+        for failure in failures:
+            warn(str(failure))
+        if failures:
+            raise InputError(f"{target}: {pluralize(len(failures), 'image')} could not be resized, see above")
+        partial.rename(target)
 
 
-def main(drive: Drive | None = None) -> None:
-    args, drive = parse(), drive or Drive()
-    prepare_folder(args.root)
-    chosen = [part for part in PARTS if part.data_set in args.only]
-    missing = [part for part in chosen if not is_finished(part, args.root)]
-    for part in set(chosen) - set(missing):
-        if (args.root / part.archive).exists():
-            warn(f"{args.root / part.archive}: is not needed any more, {args.root / part.folder} is there")
-    if missing:
-        sizes = [bytes_to_fetch(drive, part.drive_id, args.root / part.archive) for part in missing]
-        for name in dict.fromkeys(part.data_set for part in missing):
-            print(f"{DATA_SETS[name].name}\n  terms: {DATA_SETS[name].terms}")
-            print(*(f"  cite: {citation}" for citation in DATA_SETS[name].citations), sep="\n")
-            for part, size in zip(missing, sizes, strict=True):
-                if part.data_set == name:
-                    print(f"  {args.root / part.folder}: {amount(*size)}")
-        needed = room_needed(sizes)
-        unknown = sum(size is None for size, _ in sizes)
-        print(f"room needed: at least {readable(needed)}"
-              + (", and for YouTube/train_480p besides" if "youtube" in args.only else "")
-              + (f"; {pluralize(unknown, 'size')} unknown" if unknown else ""), flush=True)
-        check_space(args.root, needed, "what is to be downloaded")
-        confirm(args.yes)
-        one_after_the_other((part.folder, partial(provide, part, args.root, drive)) for part in missing)
+def main() -> None:
+    args = parse_arguments(__doc__, DATA_SETS)
+    install_all([DATA_SETS[name] for name in dict.fromkeys(args.only)], args.root, args.yes)
     if "youtube" in args.only and not (args.root / "YouTube/train_480p").is_dir():
         resize_youtube(args.root / "YouTube")
-    print(f"all there, in {args.root.resolve()}")
+    print(f"done: {args.root.resolve()}")
 
 
 if __name__ == "__main__":

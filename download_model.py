@@ -3,51 +3,37 @@
   python download_model.py                   saves/propagation_model.pth
   python download_model.py --model s02       saves/propagation_model_s02.pth
 
-They come from their authors' Google Drive, 215 MB each. A download that was stopped goes on when run again.
+They come from the authors' Google Drive, 215 MB each. An interrupted download resumes when you start it again.
 """
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from model.checkpoint import load_network
-from model.defaults import PUBLISHED_WEIGHTS
-from util.cli import InputError, run, warn
-from util.download import fetch
-from util.drive import Drive
-from util.files import prepare_folder
-from util.plan import amount, bytes_to_fetch
-from util.sources import WEIGHTS
+from util.cli import InputError, run
+from util.download import Source, download, set_aside
+from util.files import lock, prepare_folder
+
+WEIGHTS = {
+    "s012": Source("saves/propagation_model.pth", "19dfbVDndFkboGLHESi8DGtuxF1B21Nm8", 0.215),
+    "s02": Source("saves/propagation_model_s02.pth", "12jw9b30o-mh23bXzsL0vp24UVhFko_Py", 0.215),
+}
 
 
-def parse() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=WEIGHTS, default="s012",
-                        help="s012: trained on static images, BL30K, and DAVIS with YouTubeVOS; s02: without BL30K "
-                             "(default: %(default)s)")
-    return parser.parse_args()
-
-
-def main(drive: Drive | None = None) -> None:
-    drive = drive or Drive()
-    name, drive_id = WEIGHTS[parse().model]
-    path = PUBLISHED_WEIGHTS.with_name(name)
+                        help="s012: trained in stages 0, 1 and 2; s02: without BL30K (default: %(default)s)")
+    source = WEIGHTS[parser.parse_args().model]
+    from model.checkpoint import load_network
+    path = Path(source.path)
     prepare_folder(path.parent)
-    aside = path.with_name(f"{name}.damaged")
-    if path.exists():
+    with lock(path):
+        download(source, Path())
         try:
-            load_network(path)
-            print(f"{path}: is there already, and whole")
-            return
+            network = load_network(path)
         except InputError as error:
-            path.replace(aside)
-            warn(f"{error}; it is {aside} now")
-    print(f"{path}: {amount(*bytes_to_fetch(drive, drive_id, path))}", flush=True)
-    fetch(drive, drive_id, path)
-    try:
-        network = load_network(path)
-    except InputError as error:
-        path.replace(aside)
-        raise InputError(f"{error}; it is {aside} now, run this again to download it anew") from None
+            raise set_aside(path, error) from error
     print(f"done: {path} ({network.variant} network)")
 
 

@@ -1,215 +1,278 @@
-"""Downloads from a server that plays Google Drive and does all that can go wrong."""
-import errno
-import fcntl
+"""The download scripts against a local server in the place of Google Drive, with archives shaped like the real ones."""
+import io
 import os
 import random
 import re
 import shutil
-import socket
+import signal
 import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from provider import Provider
+import requests
+from PIL import Image
 
-import util.download
+import download_bl30k
+import download_datasets
+import download_model
+from model.defaults import LITE_WEIGHTS
 from util.cli import InputError
-from util.download import Withheld, fetch
-from util.drive import Drive
+from util.download import extract
+from util.files import LockedError, lock
 
-CONTENT = random.Random(1).randbytes(1_000_001)
-HALF = 500_001                  # of it, rounded up: what is here when a connection was cut
+ROOT = Path(__file__).resolve().parents[1]
+SEGMENTS, WEIGHTS = download_bl30k.SEGMENTS, download_model.WEIGHTS
+SOURCES = {source.path: source for source in (*SEGMENTS.values(), *WEIGHTS.values(), *(
+    source for data_set in download_datasets.DATA_SETS.values() for source in data_set.sources))}
+STATIC, TRAINVAL = "static_data.zip", "DAVIS/2017/DAVIS-2017-trainval-480p.zip"
+PAGES = {"quota": '<html><p class="uc-error-subcaption">Too many users have viewed or downloaded this file.</p></html>',
+         "sign-in": "<html><title>Google Drive: Sign-in</title></html>"}
+
+
+class Drive(ThreadingHTTPServer):
+    """Google Drive: ``files`` by path; ``answers`` by path, which are used up: a page, "cut" or "interrupt"."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.answers, self.requests = {}, {}, []
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def handle_error(self, *_):             # the client hung up
+        pass
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        path = next(path for path, source in SOURCES.items() if self.path == f"/uc?id={source.drive_id}")
+        content, answers = self.server.files[path], self.server.answers.get(path, [])
+        answer = answers.pop(0) if answers else ""
+        start = int((re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0, 0])[1])
+        self.server.requests.append((path, start))
+        page = PAGES.get(answer, "")
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Type", "text/html" if page else "application/octet-stream")
+        self.send_header("X" if page else "Content-Disposition", 'attachment; filename="name"')
+        self.send_header("Content-Range" if start else "X", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        content = page.encode() or content[start:]
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[:len(content) // 2] if answer in ("cut", "interrupt") else content)
+        if answer == "interrupt":
+            time.sleep(0.3)     # gdown writes what it received
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+
+
+def make_zip(*names, content=b"content"):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def make_tar(*names, **attributes):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            for key, value in {"size": 1000, **attributes}.items():
+                setattr(info, key, value)
+            archive.addfile(info, io.BytesIO(bytes(1000)))
+    return file.getvalue()
 
 
 @pytest.fixture
-def provider():
-    server = Provider()
-    server.files["x"] = CONTENT
+def drive(monkeypatch):
+    server, get, image = Drive(), requests.Session.get, io.BytesIO()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(requests.Session, "get", lambda session, url, **options: get(
+        session, url.replace("https://drive.google.com", address), **options))
+    monkeypatch.setattr(random, "uniform", lambda *_: 0)         # seconds between gdown's retries
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10 ** 12))
+    Image.new("P", (800, 600)).save(image, "png")
+    davis = make_zip("DAVIS/JPEGImages/480p/v/0.jpg", "DAVIS/Annotations/480p/v/0.png", "DAVIS/README")
+    server.files = {
+        STATIC: make_zip("static_data/fss/c/x.jpg", "static_data/DUTS-TR/x.jpg", "__MACOSX/static_data/fss/._x.jpg"),
+        TRAINVAL: davis, "DAVIS/DAVIS-data.zip": davis, "DAVIS/2017/DAVIS-2017-test-dev-480p.zip": davis,
+        "DAVIS/2017/DAVIS-2017-scribbles-trainval.zip": make_zip("DAVIS/Scribbles/bear/001.json", "DAVIS/README"),
+        "YouTube/train.zip": make_zip("x/JPEGImages/v/0.png", "x/Annotations/v/0.png", content=image.getvalue()),
+        "YouTube/valid.zip": make_zip("JPEGImages/v/0.jpg", "Annotations/v/0.png", "meta.json"),
+        "YouTube/all_frames/valid.zip": make_zip("some/where/else/JPEGImages/v/0.jpg"),
+        **{f"BL30K/BL30K_{name}.tar": make_tar(f"x/JPEGImages/{name}/0", f"x/Annotations/{name}/0") for name in SEGMENTS},
+        **{source.path: LITE_WEIGHTS.read_bytes() for source in WEIGHTS.values()}}
     yield server
-    server.close()
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
-def target(tmp_path):
-    return tmp_path / "new" / "x.zip"
+def start(drive, tmp_path, monkeypatch, capsys):
+    """Run a script in an empty folder ``project``, and return its output."""
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+
+    def call(script, *arguments, error=None):
+        drive.requests.clear()
+        monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
+        with pytest.raises(InputError, match=error) if error else nullcontext():
+            script.main()
+        return capsys.readouterr()
+    return call
 
 
-def only_file(target, content=CONTENT):
-    return target.read_bytes() == content and os.listdir(target.parent) == [target.name]
+def files_below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_file_arrives(provider, target):
-    fetch(provider.drive(), "x", target)
-    assert only_file(target)
-    assert provider.asked == [("x", 0)]
+DAVIS = sorted(["DAVIS/2017/trainval/Scribbles/bear/001.json", *(
+    f"DAVIS/{part}/{name}" for part in ("2016", "2017/trainval", "2017/test-dev")
+    for name in ("Annotations/480p/v/0.png", "JPEGImages/480p/v/0.jpg", "README"))])
 
 
-def test_it_goes_on_after_a_cut(provider, target, capsys):
-    provider.ways["x"] = ["cut", "reset", "cut", "whole"]
-    fetch(provider.drive(), "x", target)
-    assert only_file(target)
-    assert provider.starts("x") == [0, HALF, HALF, 750_001]
-    assert "warning: x.zip: the connection ended after 500001 of 1000001 bytes; trying again" in capsys.readouterr().err
+def test_all_data_sets(start, drive, tmp_path):
+    out = start(download_datasets, "--yes").out
+    assert files_below(tmp_path) == [
+        *DAVIS, "YouTube/all_frames/valid_all_frames/JPEGImages/v/0.jpg", "YouTube/train/Annotations/v/0.png",
+        "YouTube/train/JPEGImages/v/0.png", "YouTube/train_480p/Annotations/v/0.png",
+        "YouTube/train_480p/JPEGImages/v/0.png", "YouTube/valid/Annotations/v/0.png",
+        "YouTube/valid/JPEGImages/v/0.jpg", "YouTube/valid/meta.json", "static/DUTS-TR/x.jpg", "static/fss/c/x.jpg"]
+    assert Image.open(tmp_path / "YouTube/train_480p/JPEGImages/v/0.png").size == (640, 480)
+    for text in ("terms: ", "cite: Perazzi et al.", f"../{TRAINVAL}: about 0.8 GB", "31.6 GB needed, 1000.0 GB free"):
+        assert text in out
+    assert "done: " in start(download_datasets).out              # nothing is left to confirm
+    assert not drive.requests
 
 
-def test_a_later_run_goes_on(provider, target):
-    provider.ways["x"] = ["cut", "fault"]
-    with pytest.raises(InputError, match=r"x\.zip: cannot be downloaded: the server answers with HTTP status 503; "
-                                         r"500 kB of 1\.0 MB are here, run this again to go on$"):
-        fetch(provider.drive(), "x", target)
-    part = target.with_name("x.zip.part")
-    assert part.read_bytes() == CONTENT[:HALF]
-    assert not target.exists()
-    assert provider.starts("x") == [0] + 3 * [HALF]                       # three tries in a row without gain
-    provider.ways["x"] = ["whole"]
-    fetch(provider.drive(), "x", target)
-    assert only_file(target)
-    assert provider.starts("x")[-1] == HALF
+@pytest.mark.parametrize("page", ["quota", "sign-in"])
+def test_a_refused_archive_does_not_stop_the_others(start, drive, tmp_path, page):
+    drive.answers[TRAINVAL] = [page]
+    arguments = (download_datasets, "--only", "davis", "--root", tmp_path / "data", "--yes")
+    err = start(*arguments, error=f"^1 archive not installed, see above: {TRAINVAL}$").err
+    page = f"https://drive.google.com/file/d/{SOURCES[TRAINVAL].drive_id}/view"
+    assert f"{page} in a browser and save the file as {tmp_path / 'data' / TRAINVAL}\n" in err
+    (tmp_path / "data" / TRAINVAL).write_bytes(drive.files[TRAINVAL])            # saved by the user
+    start(*arguments)
+    assert files_below(tmp_path / "data") == DAVIS
+    assert not drive.requests
 
 
-def test_a_part_that_is_whole_already(provider, target):
-    target.parent.mkdir()
-    target.with_name("x.zip.part").write_bytes(CONTENT)
-    fetch(provider.drive(), "x", target)
-    assert only_file(target)
-    assert provider.starts("x") == [len(CONTENT)]
+def test_confirmation_and_free_space(start, drive, tmp_path, monkeypatch):
+    for answer in ("", "no\n"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+        start(download_datasets, error="not confirmed, nothing was downloaded; to skip the question, use --yes")
+        assert not drive.requests
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    start(download_datasets, "--only", "static")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5e9))
+    start(download_datasets, "--only", "davis", "--yes", error=r"^\.\.: not enough space; free 0\.1 GB more")
+    assert not drive.requests
+    (tmp_path / "DAVIS").mkdir()
+    (tmp_path / "DAVIS/DAVIS-data.zipabcdefgh.part").write_bytes(bytes(120_000_000))    # is not downloaded again
+    monkeypatch.setattr("sys.stdin", None)
+    start(download_datasets, "--only", "davis", error="not confirmed")
 
 
-@pytest.mark.parametrize("way", ["no ranges", "whole"])
-def test_a_part_that_cannot_be_gone_on_with_is_begun_again(provider, target, way):
-    """The server knows no ranges, or the part is longer than the file."""
-    target.parent.mkdir()
-    target.with_name("x.zip.part").write_bytes(b"?" * (1000 if way == "no ranges" else 2_000_000))
-    provider.ways["x"] = [way]
-    fetch(provider.drive(), "x", target)
-    assert only_file(target)
+def test_downloads_resume(start, drive, tmp_path):
+    content = drive.files[STATIC] = make_zip("fss/c/x.jpg", "DUTS-TR/x.jpg", content=random.randbytes(1_000_000))
+    drive.answers[STATIC] = ["interrupt"]
+    with pytest.raises(KeyboardInterrupt):
+        start(download_datasets, "--only", "static", "--yes")
+    partial, = tmp_path.glob("static_data.zip*")
+    size = partial.stat().st_size
+    assert size > 500_000
+    assert content.startswith(partial.read_bytes())
+    drive.answers[STATIC] = ["cut"] * 7
+    err = start(download_datasets, "--only", "static", "--yes", error="1 archive not installed").err
+    assert "static_data.zip: download failed (Download is incomplete" in err
+    assert drive.requests[1] == (STATIC, size)
+    size = partial.stat().st_size
+    start(download_datasets, "--only", "static", "--yes")
+    assert drive.requests == [(STATIC, 0), (STATIC, size)]
+    assert sorted(os.listdir(tmp_path)) == ["project", "static"]
 
 
-def test_ranges_of_unknown_place_are_not_used(provider, target):
-    provider.ways["x"] = ["cut", "forgets the range"]
-    with pytest.raises(InputError, match="does not say which bytes"):
-        fetch(provider.drive(), "x", target)
-    assert target.with_name("x.zip.part").read_bytes() == CONTENT[:HALF]
+ZIP, TAR = make_zip("fss/x.jpg", "DUTS-TR/x.jpg"), make_tar("a", "b")            # .tar: blocks of 512 bytes
 
 
-def test_cut_every_time_without_ranges_ends(provider, target):
-    """Every try gets as far as the first one: nothing is gained."""
-    provider.files["x"] = CONTENT
-
-    class Handler(provider.server.RequestHandlerClass):
-        def do_GET(self):
-            self.headers.replace_header("Range", "none") if "Range" in self.headers else None
-            super().do_GET()
-    provider.server.RequestHandlerClass = Handler
-    provider.ways["x"] = ["cut"]
-    with pytest.raises(InputError, match="the connection ended after 500001 of 1000001 bytes"):
-        fetch(provider.drive(), "x", target)
-    assert len(provider.asked) == 4
-
-
-def test_a_wrong_size(provider, target):
-    provider.ways["x"] = ["longer"]
-    with pytest.raises(InputError, match="the connection ended after 1000001 of 1001001 bytes"):
-        fetch(provider.drive(), "x", target)
-    assert not target.exists()
-    assert provider.starts("x") == [0] + 3 * [len(CONTENT)]
+@pytest.mark.parametrize(("name", "content"), [
+    *(("x.zip", content) for content in (
+        ZIP[:-50], ZIP[:40] + b"?" + ZIP[41:], make_zip("../x"), make_zip("a\\..\\x"), make_zip("/x"), b"<html>", b"")),
+    *(("x.tar", content) for content in (
+        make_tar("../b"), make_tar("b", type=tarfile.SYMTYPE, linkname="../../b"), make_tar("b", type=tarfile.CHRTYPE),
+        make_tar("b", type=tarfile.LNKTYPE, linkname="../b"), TAR[:1024], TAR[:1536], TAR[:1600],
+        TAR[:1600] + b"?" * 40 + TAR[1640:], b""))])
+def test_damaged_archives(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: the archive is damaged \(.+\)$"):
+        extract(tmp_path / name, tmp_path / "in")
+    assert set(files_below(tmp_path)) <= {name, "in/a", "in/fss/x.jpg"}
 
 
-def test_an_unknown_size(provider, target):
-    provider.ways["x"] = ["no size"]
-    assert provider.drive().size("x") is None
-    fetch(provider.drive(), "x", target)
-    assert only_file(target)
+@pytest.mark.parametrize("content", [ZIP[:-50], make_zip("fss/x.jpg")])
+def test_an_unusable_archive_is_set_aside(start, drive, tmp_path, content):
+    drive.files[STATIC] = content
+    err = start(download_datasets, "--only", "static", "--yes", error="1 archive not installed").err
+    assert "it was renamed to static_data.zip.damaged, run this again to download another" in err
+    assert files_below(tmp_path) == ["static_data.zip.damaged"]
 
 
-def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(provider, target):
-    provider.files["x"] = CONTENT[:100_000]
-    provider.ways["x"] = ["slow"]
-    fetch(provider.drive(timeout=0.4), "x", target)
-    assert only_file(target, CONTENT[:100_000])
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        drive = Drive(f"http://127.0.0.1:{silent.getsockname()[1]}/", tries=2, pause=0, timeout=0.1)
-        with pytest.raises(InputError, match=r"cannot be downloaded: no connection \(.*timed out"):
-            fetch(drive, "x", target.with_name("y.zip"))
-    assert os.listdir(target.parent) == ["x.zip"]
+def test_the_lock_is_held_until_the_data_is_in_its_folder(start, tmp_path, monkeypatch):
+    move, moved = shutil.move, []
+
+    def checked_move(source, target):
+        with pytest.raises(LockedError), lock(tmp_path / STATIC):
+            pass
+        moved.append(Path(target).name)
+        return move(source, target)
+    monkeypatch.setattr(shutil, "move", checked_move)
+    start(download_datasets, "--only", "static", "--yes")
+    assert moved == [STATIC, "static"]
 
 
-def test_no_network(target):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        closed = f"http://127.0.0.1:{server.getsockname()[1]}/"
-    with pytest.raises(InputError, match=r"^x\.zip: cannot be downloaded: no connection \(.*refused\)$"):
-        fetch(Drive(closed, tries=2, pause=0), "x", target)
-    assert os.listdir(target.parent) == []
+def test_bl30k_segments_are_merged(start, drive, tmp_path):
+    drive.files["BL30K/BL30K_b.tar"] = make_tar("JPEGImages/b/0", "x/y/Annotations/b/0")
+    start(download_bl30k, "--only", "b", "a", "--yes")
+    assert files_below(tmp_path / "BL30K") == ["Annotations/a/0", "Annotations/b/0", "BL30K_a.finished",
+                                               "BL30K_b.finished", "JPEGImages/a/0", "JPEGImages/b/0"]
+    (tmp_path / "BL30K/BL30K_a.extracted/x/JPEGImages").mkdir(parents=True)      # as if interrupted
+    (tmp_path / "BL30K/JPEGImages/a").rename(tmp_path / "BL30K/BL30K_a.extracted/x/JPEGImages/a")
+    start(download_bl30k, "--yes")
+    assert {path for path, _ in drive.requests} == {f"BL30K/BL30K_{name}.tar" for name in "cdef"}
+    assert sorted(os.listdir(tmp_path / "BL30K/JPEGImages")) == list("abcdef")
+    assert not list(tmp_path.glob("BL30K/*.extracted"))
 
 
-@pytest.mark.parametrize(("way", "reason"), [("quota", "Google Drive - Quota exceeded"), ("missing", "Not found"),
-                                             ("quota disguised", "Google Drive - Quota exceeded")])
-def test_a_page_instead_of_the_file(provider, target, way, reason):
-    provider.ways["x"] = ["cut", way]
-    with pytest.raises(Withheld, match=rf"^x.zip: Google Drive gives a page instead of the file \({reason}\); .*"
-                                       rf"https://drive.google.com/file/d/x/view in a browser, put it at "
-                                       rf"{re.escape(str(target))}, and run this again$"):
-        fetch(provider.drive(), "x", target)
-    assert target.with_name("x.zip.part").read_bytes() == CONTENT[:HALF]
-    assert len(provider.asked) == 2                                        # asking again would not help
+def test_weights(start, drive, tmp_path, monkeypatch):
+    assert "done: saves/propagation_model_s02.pth (lite network)" in start(download_model, "--model", "s02").out
+    start(download_model, "--model", "s02")
+    assert not drive.requests
+    (tmp_path / "project/saves/propagation_model.pth").write_text("<html>saved by a browser</html>")
+    start(download_model, error="propagation_model.pth: .*; it was renamed to propagation_model.pth.damaged, run this")
+    start(download_model)
+    assert drive.requests[0][0] == "saves/propagation_model.pth"
+    os.remove("saves/propagation_model.pth")
+    monkeypatch.setattr(requests.Session, "get", lambda *_, **__: requests.get("http://127.0.0.1:9"))
+    start(download_model, error=r"^propagation_model.pth: download failed \(.*\); run this again to resume, or delete ")
 
 
-def test_the_question_about_viruses_is_answered(provider, target):
-    provider.ways["x"] = ["ask"]
-    assert provider.drive().size("x") == len(CONTENT)
-    fetch(provider.drive(), "x", target)
-    assert only_file(target)
+def test_parsing_needs_no_torch():
+    scripts = "download_model, download_datasets, download_bl30k"
+    code = f"import sys, {scripts}; assert not {{'torch', 'gdown'}} & {{*sys.modules}}"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_a_disk_that_is_full(provider, target, monkeypatch):
-    real = util.download.write_all
-
-    def write_all(file, data):
-        room = 600_000 - file.tell()
-        real(file, data[:max(room, 0)])
-        if room < len(data):
-            raise OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(util.download, "write_all", write_all)
-    with pytest.raises(InputError, match=r"new: the disk is full, 400 kB more are needed; free some and run this "
-                                         r"again: the download goes on where it was$"):
-        fetch(provider.drive(), "x", target)
-    monkeypatch.undo()
-    fetch(provider.drive(), "x", target)
-    assert only_file(target)
-    assert provider.starts("x") == [0, 600_000]
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 800 kB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if not mount or subprocess.run([mount, "-t", "tmpfs", "-o", "size=800k", "tmpfs", folder], check=False,
-                                   capture_output=True).returncode:
-        pytest.skip("only root may mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def test_a_real_disk_that_is_full(provider, small_disk):
-    with pytest.raises(InputError, match=r"the rest of x.zip needs 1.0 MB and \d+ kB are free; free \d+ kB more"):
-        fetch(provider.drive(), "x", small_disk / "x.zip")
-    assert os.listdir(small_disk) == []
-    provider.ways["x"] = ["no size"]                           # so that nobody can know before
-    with pytest.raises(InputError, match="small: the disk is full; free some and run this again"):
-        fetch(provider.drive(), "x", small_disk / "x.zip")
-    part = (small_disk / "x.zip.part").read_bytes()
-    assert 700_000 < len(part) < 820_000
-    assert CONTENT.startswith(part)
-
-
-def test_two_runs_do_not_write_one_file(provider, target):
-    target.parent.mkdir()
-    part = target.with_name("x.zip.part")
-    with part.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another run is writing there"):
-            fetch(provider.drive(), "x", target)
-    assert Path(part).exists()
-    assert not provider.asked
+def test_the_docs_link_every_file():
+    page = (ROOT / "docs/data.md").read_text()
+    assert [path for path, source in SOURCES.items() if f"/file/d/{source.drive_id}/view" not in page] == []

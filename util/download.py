@@ -1,105 +1,196 @@
-"""Downloads that can be stopped at any time and go on later; the file appears when it is whole."""
+"""Downloads from Google Drive: files, and archives that are extracted into data set folders."""
 from __future__ import annotations
 
+import argparse
 import os
-import time
-from http.client import HTTPException
-from io import FileIO
+import shutil
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from util.cli import InputError, first_line, warn
-from util.drive import Answer, Broken, Drive, NotServed, page_of
-from util.files import hold
-from util.progress import bytes_bar
-from util.space import check_space, readable, say_full, write_all
-
-CHUNK = 1 << 18
+from util.cli import InputError, first_line, pluralize, warn
+from util.files import atomic_folder, lock, prepare_folder
 
 
-class Withheld(InputError):
-    """The provider gives a page instead of the file; others may be had all the same."""
+class Source(NamedTuple):
+    """A file on Google Drive.
+
+    Attributes:
+        path: where it is saved, below the root folder.
+        drive_id: its Google Drive id.
+        size: approximate size in GB. The images in an archive take about as much when extracted.
+        folder: where the data in an archive is moved to, below the root folder.
+        holds: the subfolders by which the data is found, at any depth of the archive.
+        shared: several archives fill the folder; a .finished file marks each that is installed.
+    """
+    path: str
+    drive_id: str
+    size: float
+    folder: str = ""
+    holds: tuple[str, ...] = ("JPEGImages", "Annotations")
+    shared: bool = False
 
 
-def part_of(target: Path) -> Path:
-    """Where the bytes of an unfinished download are."""
-    return target.with_name(f"{target.name}.part")
+class DataSet(NamedTuple):
+    """What a user should know before downloading a data set, and where it comes from."""
+    name: str
+    terms: str
+    citations: tuple[str, ...]
+    sources: Sequence[Source]
 
 
-def fetch(drive: Drive, drive_id: str, target: Path) -> None:
-    """Download a file, going on where an earlier try ended.
+def parse_arguments(description: str, names: Iterable[str]) -> argparse.Namespace:
+    """Parse the command line of a script that downloads data sets, and create the root folder."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(names), nargs="+", default=list(names), help="default: all of them")
+    parser.add_argument("--root", type=Path, default=Path(".."), metavar="DIR", help="parent folder (default: ..)")
+    parser.add_argument("--yes", action="store_true", help="do not ask before downloading")
+    args = parser.parse_args()
+    prepare_folder(args.root)
+    return args
 
-    A connection that breaks is opened again, until that gained nothing for ``drive.tries`` times.
+
+def confirm(data_sets: Sequence[DataSet], root: Path, yes: bool) -> None:
+    """Print terms, citations and sizes, check the free space, and ask the user unless ``yes`` is set.
 
     Raises:
-        Withheld: there is a page (quota used up, no such file) instead of the file.
-        InputError: no connection, the disk is full, or another run downloads it.
+        InputError: the space does not suffice, or the user does not confirm.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(target)
-    with part.open("ab", buffering=0) as file:
-        lock = hold(part)
-        try:
-            _receive_all(drive, drive_id, file, target)
-        except NotServed as error:
-            raise Withheld(f"{target.name}: Google Drive gives a page instead of the file ({error}); try again later, "
-                           f"or download {page_of(drive_id)} in a browser, put it at {target}, "
-                           f"and run this again") from None
-        finally:
-            if not os.fstat(file.fileno()).st_size:
-                part.unlink(missing_ok=True)
-            if lock is not None:
-                os.close(lock)
-    part.replace(target)
+    for name, terms, citations, sources in data_sets:
+        print(name, f"  terms: {terms}", *(f"  cite: {citation}" for citation in citations),
+              *(f"  {root / source.path}: about {source.size} GB" for source in sources), sep="\n")
+    sources = [source for data_set in data_sets for source in data_set.sources
+               if not (root / source.path).with_suffix(".extracted").exists()]
+    sizes = [source.size for source in sources]
+    files = [file for source in sources for file in (root / source.path).parent.glob(Path(source.path).name + "*")]
+    present = sum(file.stat().st_size for file in files if file.suffix != ".damaged") / 1e9     # partial downloads too
+    needed = max(sum(sizes) + max(sizes, default=0) - present, 0)       # each archive is deleted before the next one
+    free = shutil.disk_usage(root).free / 1e9
+    print(f"about {needed:.1f} GB needed, {free:.1f} GB free", flush=True)
+    if needed > free:
+        raise InputError(f"{root}: not enough space; free {needed - free:.1f} GB more")
+    if not yes:
+        print("Download? [y/N] ", end="", flush=True)
+        if sys.stdin is None or sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise InputError("not confirmed, nothing was downloaded; to skip the question, use --yes")
 
 
-def _receive_all(drive: Drive, drive_id: str, file: FileIO, target: Path) -> None:
-    best, failures, total = file.seek(0, os.SEEK_END), 0, None
-    while True:
-        try:
-            answer = drive.open(drive_id, file.seek(0, os.SEEK_END))
-            total = answer.total
-            with answer.stream:
-                _receive(answer, file, target)
-            return
-        except Broken as problem:
-            size = file.seek(0, os.SEEK_END)
-            failures, best = (0, size) if size > best else (failures + 1, best)
-            if failures == drive.tries:
-                of = "" if total is None else f" of {readable(total)}"
-                rest = f"; {readable(size)}{of} are here, run this again to go on" if size else ""
-                raise InputError(f"{target.name}: cannot be downloaded: {problem}{rest}") from None
-            warn(f"{target.name}: {problem}; trying again")
-            time.sleep(drive.pause * failures)
-
-
-def _receive(answer: Answer, file: FileIO, target: Path) -> None:
-    """Append what the server sends.
+def download(source: Source, root: Path) -> None:
+    """Download a file into an existing folder unless it is there, resuming a partial download.
 
     Raises:
-        Broken: it ended before the file did.
-        InputError: it does not fit on the disk.
+        InputError: the connection fails, or Google Drive serves a web page (quota, sign-in) instead of the file.
     """
-    size = file.seek(0, os.SEEK_END)
-    if answer.start > size:
-        raise Broken("the server skips bytes")
-    file.truncate(answer.start)                     # 0 if the server does not know how to go on
-    size = file.seek(answer.start)
-    if answer.total is not None:
-        check_space(target.parent, answer.total - size, f"the rest of {target.name}")
-    with bytes_bar(target.name, size, answer.total) as bar:
-        while True:
+    path = root / source.path
+    if path.is_file():
+        return
+    os.environ.setdefault("TQDM_MININTERVAL", "0.1" if sys.stderr.isatty() else "10")     # seconds a progress line
+    import gdown
+    import requests
+    try:
+        gdown.download(id=source.drive_id, output=str(path), resume=True, use_cookies=False, timeout=60, retries=5)
+    except gdown.exceptions.FileURLRetrievalError as error:
+        raise InputError(f"{path.name}: Google Drive serves a web page instead of the file (quota used up, or sign-in "
+                         f"required); try again later, or open https://drive.google.com/file/d/{source.drive_id}/view "
+                         f"in a browser and save the file as {path}") from error
+    except (gdown.exceptions.DownloadError, requests.exceptions.RequestException) as error:
+        raise InputError(f"{path.name}: download failed ({first_line(error)}); run this again to resume, or delete "
+                         f"{path}*.part to start from the beginning") from error
+
+
+def set_aside(path: Path, error: InputError) -> InputError:
+    """Rename an unusable file, so that it can be downloaded again, and return the error to raise."""
+    aside = path.replace(path.with_name(f"{path.name}.damaged"))
+    return InputError(f"{error}; it was renamed to {aside.name}, run this again to download another")
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Extract a .zip or .tar archive.
+
+    Raises:
+        InputError: the archive is damaged, or a member would be placed outside the folder.
+    """
+    print(f"extracting {archive}", flush=True)
+    try:
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as file:
+                for name in file.namelist():
+                    if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
+                        raise zipfile.BadZipFile(f"{name} would be placed outside the folder")
+                file.extractall(folder)
+        else:
+            with tarfile.open(archive) as file:
+                while (member := file.next()) is not None:
+                    file.extract(member, folder, filter="data")
+                    file.members.clear()                    # BL30K has millions, which would fill the memory
+                file.fileobj.seek(file.offset)              # tarfile takes an invalid header for the end
+                if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("incomplete")
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as error:
+        raise InputError(f"{archive}: the archive is damaged ({first_line(error)})") from error
+    shutil.rmtree(folder / "__MACOSX", ignore_errors=True)
+
+
+def is_installed(source: Source, root: Path) -> bool:
+    """Return whether the source's folder has its data, and no move of data into it was interrupted."""
+    archive, folder = root / source.path, root / source.folder
+    present = [archive.with_suffix(".finished")] if source.shared else [folder / name for name in source.holds]
+    return all(path.exists() for path in present) and not archive.with_suffix(".extracted").exists()
+
+
+def install(source: Source, root: Path) -> None:
+    """Download and extract an archive, move the data to the source's folder, and delete the archive.
+
+    Raises:
+        InputError: the download failed, or the archive was damaged and is renamed.
+    """
+    archive, folder = root / source.path, root / source.folder
+    extracted = archive.with_suffix(".extracted")
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with lock(archive):
+        if not extracted.is_dir():              # otherwise, a run was interrupted while it moved the data
+            download(source, root)
             try:
-                data = answer.stream.read1(CHUNK)
-            except (OSError, HTTPException) as error:
-                raise Broken(f"the connection broke ({first_line(error)})") from None
-            if not data:
-                break
-            try:
-                write_all(file, data)
-            except OSError as error:
-                missing = None if answer.total is None else answer.total - file.seek(0, os.SEEK_END)
-                raise say_full(error, target.parent, missing, "the download goes on where it was") from None
-            size += len(data)
-            bar.update(size)
-    if size < (answer.total or 1):
-        raise Broken(f"the connection ended after {size} of {answer.total or 'unknown'} bytes")
+                with atomic_folder(extracted) as new:
+                    extract(archive, new)
+                    present = {name for _, folders, _ in os.walk(new) for name in folders}
+                    if not present.issuperset(source.holds):
+                        raise InputError(f"{archive}: no {' or no '.join(source.holds)} in the archive")
+            except InputError as error:
+                raise set_aside(archive, error) from error
+        if source.shared:
+            archive.with_suffix(".finished").touch()
+        archive.unlink(missing_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for place, folders, _ in os.walk(extracted, topdown=False):
+            if not set(source.holds).isdisjoint(folders):
+                if folder.exists():
+                    shutil.copytree(place, folder, dirs_exist_ok=True, copy_function=shutil.move)
+                else:
+                    shutil.move(place, folder)
+        shutil.rmtree(extracted, ignore_errors=True)
+
+
+def install_all(data_sets: Iterable[DataSet], root: Path, yes: bool) -> None:
+    """Install the missing data one archive after the other; one that fails does not stop the others.
+
+    Raises:
+        InputError: see `confirm`; or some failed, which has been printed.
+    """
+    data_sets = [data_set._replace(sources=[source for source in data_set.sources if not is_installed(source, root)])
+                 for data_set in data_sets]
+    sources, failed = [source for data_set in data_sets for source in data_set.sources], []
+    if sources:
+        confirm([data_set for data_set in data_sets if data_set.sources], root, yes)
+    for source in sources:
+        try:
+            install(source, root)
+        except InputError as error:
+            warn(str(error))
+            failed.append(source.path)
+    if failed:
+        raise InputError(f"{pluralize(len(failed), 'archive')} not installed, see above: {', '.join(failed)}")
