@@ -21,6 +21,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SHOW_TRACEBACKS = "MASK_PROPAGATION_TRACEBACK"          # environment variable
+# The signals that ask a process to end. Windows has no SIGHUP.
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
 
 
 class InputError(Exception):
@@ -111,9 +113,8 @@ def run(main: Callable[[], int | None]) -> None:
     memory, and 128 + N after signal N. With the environment variable MASK_PROPAGATION_TRACEBACK=1 the traceback of
     the error is printed first.
     """
-    for name in ("SIGTERM", "SIGHUP", "SIGINT"):
-        number = getattr(signal, name, None)             # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:      # ignored by nohup
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:      # ignored by nohup
             signal.signal(number, _interrupt)
     try:
         _prepare_streams()

@@ -1,22 +1,28 @@
-"""Where to compute, and which share of the work is this process's."""
+"""The compute device, and the group of processes that share the work."""
 from __future__ import annotations
 
-import datetime
+import atexit
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import NamedTuple
 
 import torch
+from torch import distributed
 
 from util.cli import InputError, first_line
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+WAIT_TIMEOUT = timedelta(days=7)         # for the slowest process; one that has ended is noticed at once
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device called ``name`` (cpu, cuda, cuda:1, mps), or the best there is: CUDA, else MPS, else the CPU.
+    """The device called ``name`` (cpu, cuda, cuda:1, mps), or by default CUDA, else MPS, else the CPU.
 
     Raises:
-        InputError: there is no such device here.
+        InputError: this machine has no such device.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -26,53 +32,73 @@ def pick_device(name: str | None = None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device {name}: not available on this machine "
-                         f"({first_line(error)})") from None
+        raise InputError(f"--device {name}: not available on this machine ({first_line(error)})") from error
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return device
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether NVIDIA GPUs may round the factors of float32 products to 10 bits, from here on in the whole process.
+    """Set whether NVIDIA GPUs may round float32 operands to TF32 in matrix products and convolutions.
 
-    PyTorch's own choice is to do so in convolutions.
+    PyTorch's default allows it in convolutions only.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error is one of those by which PyTorch or the system says so."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
 class ProcessGroup(NamedTuple):
-    """This process's place among those that share the work."""
+    """The processes of this run, connected by gloo; by default this one only.
+
+    `join` before anything that can fail. A process that fails raises its error and exits as usual, and all others
+    end: torchrun stops them, and their next `any` or `gather` raises InputError.
+    """
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
+    connection: distributed.ProcessGroup | None = None
 
     @classmethod
     def join(cls) -> ProcessGroup:
-        """Join the processes that ``torchrun`` started; alone when started plainly."""
-        world = int(os.environ.get("WORLD_SIZE", 1))
-        if world == 1:
+        """Connect to the other processes if ``torchrun`` started more than one.
+
+        Raises:
+            InputError: the others cannot be reached, or torchrun's environment variables are incomplete.
+        """
+        if os.environ.get("WORLD_SIZE", "1") == "1":
             return cls()
-        # Only figures are exchanged, at the end, when one process may wait hours for another.
-        torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(days=30))
-        return cls(torch.distributed.get_rank(), world)
+        try:
+            distributed.init_process_group("gloo")
+            atexit.register(distributed.destroy_process_group)           # else gloo's threads may abort at exit
+            connection = distributed.new_group(timeout=WAIT_TIMEOUT)
+        except (ValueError, RuntimeError) as error:
+            found = " ".join(f"{name}={os.environ[name]}" for name in TORCHRUN_VARIABLES if name in os.environ)
+            raise InputError(f"{found}: cannot join the other processes ({first_line(error)}); start them with "
+                             f"torchrun, or unset WORLD_SIZE to run alone") from error
+        return cls(distributed.get_rank(), distributed.get_world_size(), connection)
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is set in any process; waits for all of them."""
-        if self.world == 1:
-            return flag
+        """Whether ``flag`` is set in any process; waits for all of them, raises as `gather`."""
         flags = torch.tensor([int(flag)])
-        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+        if self.world_size > 1:
+            with _noticing_failures():
+                distributed.all_reduce(flags, distributed.ReduceOp.MAX, self.connection)
         return bool(flags)
 
     def gather(self, item: object) -> list:
-        """``item`` of every process, in the order of ranks; waits for all of them."""
-        items = [item]
-        if self.world > 1:
-            items = [None] * self.world
-            torch.distributed.all_gather_object(items, item)
+        """The items of all processes in order of rank; waits for all of them.
+
+        Raises:
+            InputError: another process has ended.
+        """
+        items = [item] * self.world_size
+        if self.world_size > 1:
+            with _noticing_failures():
+                distributed.all_gather_object(items, item, self.connection)
         return items
+
+
+@contextmanager
+def _noticing_failures() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:            # "Connection closed by peer"
+        raise InputError("another process of this run has failed; see its error above") from error

@@ -1,4 +1,4 @@
-"""The colours of palette PNGs."""
+"""Colours of palette PNGs."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,10 +7,9 @@ from PIL import Image
 
 
 def davis_palette() -> bytes:
-    """The palette of DAVIS's masks, 256 RGB triples.
+    """The palette of DAVIS masks: 256 RGB triples (black, dark red, dark green, ...), as in PASCAL VOC.
 
-    It is PASCAL VOC's: colour i has the bits of i, from the lowest, dealt in turn to red, green and blue,
-    each filled from its highest bit. 0 is black, 1 dark red, 2 dark green and so on.
+    The bits of the index, from the lowest, go to red, green and blue in turn, and fill each from its highest bit.
     """
     colours = bytearray()
     for index in range(256):
@@ -22,7 +21,7 @@ def davis_palette() -> bytes:
 
 
 def palette_of(path: Path) -> bytes | None:
-    """The palette of an image file, padded to 256 colours; None if it has none or cannot be read."""
+    """The palette of an image file, padded to 256 RGB triples; None if it has none or cannot be read."""
     try:
         with Image.open(path) as image:
             palette = image.getpalette()
