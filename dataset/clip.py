@@ -5,89 +5,74 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from dataset.image_io import IMAGE_SUFFIXES
+from dataset.image_io import IMAGE_SUFFIXES, read_image
 from dataset.video import Video, image_files
-from dataset.video_reader import Frames, ImageFrames
+from dataset.video_reader import Frames, ImageFrames, VideoFrames
 from util.cli import InputError, warn
 
 
 def open_clip(video: Path | None, images: Path | None, masks: Path) -> Video:
-    """The clip with its masks.
+    """The clip with its masks; all files are read once, so that a damaged one is found before the work starts.
 
     Args:
-        video: a video file, or
+        video: a video file; None for
         images: a folder of image files, in the natural order of their names (2 before 10).
-        masks: one mask, or a folder of them, named after the frames they belong to (for a video file: the frame's
-            number, from 0). A single mask whose name is not like any frame's is the first frame's.
+        masks: a mask or a folder of masks, named after their frames (of a video file: the frame's index, from 0). A
+            single mask that is not named like a frame belongs to the first one.
 
     Raises:
-        InputError: something is missing or unreadable, or a mask is named after no frame.
+        InputError: a file is missing or unusable, or a mask is named after no frame.
     """
     if video is not None:
-        from dataset.video_reader import VideoFrames
         frames, name = VideoFrames(video), video.stem
     else:
-        files = sorted(image_files(images, IMAGE_SUFFIXES), key=lambda path: natural_order(path.name))
-        frames, name = ImageFrames(files), images.resolve().name
-        if len(set(frames.names)) < len(files):
-            twice = next(stem for stem in frames.names if frames.names.count(stem) > 1)
-            raise InputError(f"{images}: two frames are called {twice}, their masks would be too")
+        frames, name = _image_frames(images), images.resolve().name
     clip = Video(name, frames, find_masks(frames, masks, numbered=video is not None))
     empty = clip.check()
     for index in empty:
-        warn(f"{clip.masks[index]}: no object in this mask; its frame is taken for one without a mask")
+        warn(f"{clip.masks[index]}: no object in this mask; it is ignored")
     if video is None:
-        _check_frames(frames)
+        for _ in frames.read(range(len(frames.names)), workers=4):
+            pass
     return replace(clip, masks={index: path for index, path in clip.masks.items() if index not in empty})
 
 
-def _check_frames(frames: ImageFrames) -> None:
-    """Decode every frame once, so that a broken one is found now rather than hours on."""
-    shape = None
-    for index, frame in enumerate(frames.read(range(len(frames.names)), workers=4)):
-        if shape not in (None, frame.shape):
-            raise InputError(f"{frames.paths[index]}: {frame.shape[1]}x{frame.shape[0]} pixels, "
-                             f"the frames before it {shape[1]}x{shape[0]}")
-        shape = frame.shape
+def _image_frames(folder: Path) -> ImageFrames:
+    files = sorted(image_files(folder, IMAGE_SUFFIXES), key=lambda path: natural_order(path.name))
+    frames = ImageFrames(files, exif_rotation=True)
+    if len(set(frames.names)) < len(files):
+        name = next(name for name in frames.names if frames.names.count(name) > 1)
+        raise InputError(f"{folder}: two frames are named {name}, so their masks would have the same name")
+    if len(files) == 1:
+        image = read_image(files[0])
+        if getattr(image, "is_animated", False) and image.format != "MPO":      # phones save photos as MPO
+            raise InputError(f"{files[0]}: an animation, of which only the first frame would be used; save its frames "
+                             f"as images, or as a video for --video")
+    return frames
 
 
 def natural_order(name: str) -> list:
-    """A sort key by which numbers in names count as numbers."""
+    """A sort key that compares numbers in names by value."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower())
             for part in re.findall(r"[0-9]+|[^0-9]+", name)] + [(2, 0, name)]
 
 
 def find_masks(frames: Frames, masks: Path, numbered: bool) -> dict[int, Path]:
-    """Which mask file belongs to which frame; see `open_clip`. ``numbered``: frames are called by their number."""
+    """The mask files by the index of their frame, see `open_clip`. ``numbered``: frames are named by their index."""
     if not masks.exists():
         raise InputError(f"{masks}: no such file or folder")
     index_of = {name: index for index, name in enumerate(frames.names)}
-    if masks.is_file():
-        index = _index(masks.stem, index_of, numbered)
-        if index is None:
-            patterns = {re.sub(r"\d+", "#", name) for name in frames.names}
-            if re.sub(r"\d+", "#", masks.stem) in patterns:
-                raise InputError(_no_frame(masks, frames))
-            warn(f"{masks}: not named after a frame, taken for the first one ({frames.names[0]})")
-            index = 0
-        return {index: masks}
     found: dict[int, Path] = {}
-    for path in image_files(masks, IMAGE_SUFFIXES):
-        index = _index(path.stem, index_of, numbered)
-        if index is None:
-            raise InputError(_no_frame(path, frames))
+    for path in [masks] if masks.is_file() else image_files(masks, IMAGE_SUFFIXES):
+        index = int(path.stem) if numbered and path.stem.isdecimal() else index_of.get(path.stem, -1)
+        if not 0 <= index < len(frames.names):
+            patterns = {re.sub(r"\d+", "#", name) for name in frames.names}
+            if path != masks or re.sub(r"\d+", "#", path.stem) in patterns:
+                raise InputError(f"{path}: no frame has this name (frames are named {frames.names[0]} to "
+                                 f"{frames.names[-1]}, {len(frames.names)} in total)")
+            warn(f"{path}: not named after a frame, used for the first one ({frames.names[0]})")
+            index = 0
         if index in found:
             raise InputError(f"{path}: a second mask for the frame of {found[index].name}")
         found[index] = path
     return found
-
-
-def _index(stem: str, index_of: dict[str, int], numbered: bool) -> int | None:
-    if numbered and stem.isdecimal():
-        return int(stem) if int(stem) < len(index_of) else None
-    return index_of.get(stem)
-
-
-def _no_frame(path: Path, frames: Frames) -> str:
-    return (f"{path}: a mask named after no frame (frames are called {frames.names[0]} to {frames.names[-1]}, "
-            f"{len(frames.names)} in all)")

@@ -1,134 +1,154 @@
-"""Reading frames and masks, strictly: a file that cannot be trusted ends in one line that names it."""
+"""Reading and writing of frames and masks; invalid files raise InputError, which names the file."""
 from __future__ import annotations
 
 from pathlib import Path
+from warnings import simplefilter
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from util.cli import InputError
+from util.cli import InputError, warn
+from util.opencv import cv2
 from util.palette import davis_palette
 
-# Masks with more objects than this are taken for pictures saved as masks: each object costs memory and time.
-MAX_OBJECTS = 64
+MAX_OBJECTS = 64        # of one mask: each object costs memory and time
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
+simplefilter("ignore", Image.DecompressionBombWarning)      # large frames are valid; the hard limit stays
 
-def _open(path: Path) -> Image.Image:
-    """The fully decoded image."""
+
+def read_image(path: Path) -> Image.Image:
+    """The fully decoded image.
+
+    Raises:
+        InputError: there is no such regular file, or it is no image, damaged, or too large for Pillow.
+    """
+    check_regular_file(path)
     try:
         image = Image.open(path)
         image.load()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image") from None
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: not an image") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read, perhaps cut off ({error})") from None
+        raise InputError(f"{path}: cannot be read ({error})") from error
     return image
 
 
-def read_frame(path: Path) -> np.ndarray:
-    """The picture as (H, W, 3) uint8 RGB.
+def check_regular_file(path: Path) -> None:
+    """Raise InputError unless the file exists and can be read without waiting, unlike a FIFO."""
+    if not path.is_file():
+        raise InputError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+
+
+def read_frame(path: Path, exif_rotation: bool = False) -> np.ndarray:
+    """The image as (H, W, 3) uint8 RGB, rotated as its EXIF data says on request: the published loaders ignore it.
 
     Raises:
-        InputError: unreadable, cut off, or with more than 8 bits a channel.
+        InputError: see `read_image`; or the image has more than 8 bits per channel.
     """
-    image = ImageOps.exif_transpose(_open(path))       # as viewers show it, and as masks are painted
+    image = ImageOps.exif_transpose(read_image(path)) if exif_rotation else read_image(path)
     if image.mode.startswith(("I", "F")):
-        raise InputError(f"{path}: has more than 8 bits a channel; save it as 8-bit")
+        raise InputError(f"{path}: has more than 8 bits per channel; save it with 8 bits")
     return np.asarray(image.convert("RGB"))
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """The mask as (H, W) integers: 0 is background, every other value one object.
+def read_mask(path: Path, show_warnings: bool = False) -> np.ndarray:
+    """The mask as (H, W) integers: 0 is the background, every other value one object.
 
-    Palette and grey images hold the values themselves. An RGB image counts as a mask if it is grey, or painted
-    in colours of the DAVIS palette, as such a mask looks after it passed through a picture editor.
+    Palette and grey images contain the labels themselves. An RGB image is a mask if it is grey, or if all its colours
+    are of the DAVIS palette (as when an image editor converted a palette mask). Pixels with alpha 0 are background.
 
     Raises:
-        InputError: unreadable, cut off, another kind of picture, or more values than there can be objects.
+        InputError: see `read_image`; or the image is no mask, or has too many labels.
     """
-    image = _open(path)
+    image, warnings = read_image(path), []
     if image.format == "JPEG":
-        raise InputError(f"{path}: a JPEG does not keep the values of a mask; save it as a palette or grey PNG")
+        raise InputError(f"{path}: JPEG does not preserve labels; save the mask as a palette or grey PNG")
     if image.mode in ("RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr"):
-        colours = np.asarray(image.convert("RGB"))
-        if "A" in image.mode and (colours == colours[0, 0]).all() and len(set(image.getchannel("A").getextrema())) > 1:
-            raise InputError(f"{path}: the objects are in its transparency only; save the mask as a palette or grey "
-                             f"PNG with one value per object, 0 for the background")
-        values = _labels_of_colours(path, colours)
+        colours = np.array(image.convert("RGB"))
+        if "A" in image.mode:
+            alpha = np.asarray(image.getchannel("A"))
+            if (colours == colours[0, 0]).all() and np.ptp(alpha):
+                raise InputError(f"{path}: the objects are only in the alpha channel; save the mask as a palette or "
+                                 f"grey PNG with one value per object and 0 for the background")
+            hidden = (alpha == 0) & colours.any(-1)
+            if hidden.any():
+                warnings.append(f"{path}: {hidden.sum()} pixels with alpha 0 are treated as background")
+            colours[hidden] = 0
+        mask = _labels_of_colours(path, colours)
     else:
-        values = np.asarray(image)
-        if values.ndim != 2 or values.dtype.kind == "f":
+        mask = np.asarray(image)
+        if mask.ndim != 2 or mask.dtype.kind == "f":
             raise InputError(f"{path}: not a mask (mode {image.mode}); save it as a palette or 8-bit grey PNG")
-    values = values.astype(np.int64)
-    present = np.unique(values)
-    if len(present) - (0 in present) > MAX_OBJECTS:
-        raise InputError(
-            f"{path}: holds {len(present)} different values, where a mask has one value per object and 0 for the "
-            f"background; it looks like a picture or a mask with smooth edges: save it without smoothing as a "
-            f"palette PNG, or threshold it")
-    if present.max(initial=0) > 255 or present.min(initial=0) < 0:
-        raise InputError(f"{path}: holds the value {present.max()}; objects are numbered 1 to 255")
-    if image.mode != "P" and has_smooth_edges(values):
-        raise InputError(f"{path}: most of its {len(present) - 1} values are thin lines only, as in a mask with smooth "
-                         f"edges; save it without smoothing, or threshold it")
-    return values
+    objects = np.setdiff1d(mask, 0)
+    if len(objects) > MAX_OBJECTS:
+        raise InputError(f"{path}: has {len(objects)} objects, the limit is {MAX_OBJECTS}; if this is a photo or a "
+                         f"mask with smooth edges, save it without smoothing as a palette PNG, or threshold it")
+    if mask.max() > 255 or mask.min() < 0:
+        raise InputError(f"{path}: has the label {objects[-1]}; labels must be from 1 to 255")
+    edges = smooth_edges(mask, image.mode == "P")
+    if edges:
+        message = (f"{path}: {len(edges)} of its {len(objects)} labels (such as {edges[0]}) only form thin lines, as "
+                   f"smooth edges do; save the mask without smoothing (anti-aliasing), or threshold it")
+        if image.mode != "P" and len(objects) > 3:
+            raise InputError(message)
+        warnings.append(f"{message}, unless each label is an object")
+    for message in warnings if show_warnings else []:
+        warn(message)
+    return mask.astype(np.int64)
 
 
 def _labels_of_colours(path: Path, rgb: np.ndarray) -> np.ndarray:
+    """(H, W, 3) colours -> (H, W) labels: grey values, or indices into the DAVIS palette."""
     if (rgb == rgb[..., :1]).all():
         return rgb[..., 0]
-    places = np.array([1 << 16, 1 << 8, 1])
-    codes = rgb @ places
-    colours, inverse = np.unique(codes, return_inverse=True)
-    palette = np.frombuffer(davis_palette(), np.uint8).reshape(256, 3)
-    index_of = {colour: index for index, colour in enumerate((palette @ places).tolist())}
-    unknown = [colour for colour in colours.tolist() if colour not in index_of]
-    if unknown:
-        raise InputError(
-            f"{path}: an RGB picture of {len(colours)} colours, {len(unknown)} of which are not in the DAVIS palette "
-            f"(such as #{unknown[0]:06x}); save the mask as a palette or grey PNG with one value per object, "
-            f"0 for the background")
-    return np.array([index_of[colour] for colour in colours.tolist()])[inverse].reshape(codes.shape)
+    reference = Image.new("P", (1, 1))
+    reference.putpalette(davis_palette())
+    labels = np.asarray(Image.fromarray(rgb).quantize(palette=reference, dither=Image.Dither.NONE))
+    unknown = rgb[(np.frombuffer(davis_palette(), np.uint8).reshape(256, 3)[labels] != rgb).any(-1)]
+    if len(unknown):
+        raise InputError(f"{path}: has colours that are not in the DAVIS palette (such as #{bytes(unknown[0]).hex()}); "
+                         f"save the mask as a palette or grey PNG with one value per object and 0 for the background")
+    return labels
 
 
-def has_smooth_edges(mask: np.ndarray) -> bool:
-    """Whether most of the mask's values are thin lines only, nowhere filling a block of 3x3 as an object does."""
-    objects = np.unique(mask[mask != 0])
-    if len(objects) < 4:
-        return False
-    centre = mask[1:-1, 1:-1]
-    same = np.ones(centre.shape, bool)
-    for dy in range(3):
-        for dx in range(3):
-            same &= mask[dy:dy + centre.shape[0], dx:dx + centre.shape[1]] == centre
-    return 2 * len(np.setdiff1d(objects, centre[same])) > len(objects)
+def smooth_edges(mask: np.ndarray, palette: bool) -> list[int]:
+    """The labels of a mask (H, W) that are probably smoothed edges of other objects.
+
+    Of four labels or more: those that fill no block of 3x3 pixels, if they are the majority. Of fewer labels in a grey
+    mask: those of them whose pixels mostly lie between a lower and a higher value.
+    """
+    objects, mask = np.setdiff1d(mask, 0), mask.astype(np.uint8)
+    if palette and len(objects) < 4:
+        return []
+    block = np.ones((3, 3), np.uint8)
+    low, high = cv2.erode(mask, block), cv2.dilate(mask, block)
+    solid = (low == high)[1:-1, 1:-1]
+    thin = np.setdiff1d(objects, mask[1:-1, 1:-1][solid]).tolist()
+    if len(objects) > 3:
+        return thin if 2 * len(thin) > len(objects) else []
+    between = (low < mask) & (mask < high)
+    return [label for label in thin if between[mask == label].mean() > 0.5]
 
 
 def fit_mask(path: Path, mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The mask at its frame's size; one of nearly the same shape (within 1 %) is resized, nearest.
+    """The mask resized (nearest) to (height, width); the same array if it has that size.
 
     Raises:
-        InputError: the shapes differ by more.
+        InputError: the aspect ratios differ by more than 1 %.
     """
     if mask.shape == (height, width):
         return mask
     rows, columns = mask.shape
     if abs(rows * width / (columns * height) - 1) > 0.01:
         raise InputError(f"{path}: the mask is {columns}x{rows} pixels, its frame {width}x{height}")
-    y = ((np.arange(height) + 0.5) * rows / height).astype(int)
-    x = ((np.arange(width) + 0.5) * columns / width).astype(int)
-    return mask[y[:, None], x]
+    resized = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(resized).astype(mask.dtype)
 
 
 def write_mask(path: Path, mask: np.ndarray, palette: bytes | None) -> None:
-    """Write (H, W) uint8 labels as a palette PNG, or as a grey one without a palette."""
+    """Write (H, W) uint8 labels as a palette PNG, or without a palette as a grey one."""
     image = Image.fromarray(mask)
     if palette is not None:
         image.putpalette(palette)
-    try:
-        image.save(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    image.save(path, format="PNG")

@@ -1,4 +1,4 @@
-"""One video to propagate masks through: its frames, the masks given on some of them, the truth if known."""
+"""A video to propagate masks through: its frames, its input masks, and its ground truth if there is any."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -7,21 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.image_io import fit_mask, has_smooth_edges, read_mask
+from dataset.image_io import fit_mask, read_mask
 from dataset.video_reader import Frames, ImageFrames
 from util.cli import InputError, warn
 
 
 @dataclass(frozen=True)
 class Video:
-    """
+    """A video with the files of its masks.
+
     Attributes:
         name: of the output folder.
         frames: the stream of frames.
-        masks: the mask file given on a frame, by the frame's index.
-        ground_truth: the true mask files, named as the frames' masks are; a folder, or None if not all frames have one.
+        masks: the input mask files by the index of their frame.
+        ground_truth: the folder of ground-truth masks, named after the frames; None if there are too few to score.
         binary: every non-zero value is the one object, written as 255 (DAVIS 2016).
-        renumber: objects are written as 1..K in the order of their values in the first given mask (DAVIS 2017).
+        renumber: objects are written as 1..K in the order of their values in the first input mask (DAVIS 2017).
     """
     name: str
     frames: Frames
@@ -30,8 +31,8 @@ class Video:
     binary: bool = False
     renumber: bool = False
 
-    def mask(self, index: int, height: int, width: int) -> np.ndarray | None:
-        """The objects given on a frame as (H, W) integers in their output values, or None.
+    def input_mask(self, index: int, height: int, width: int) -> np.ndarray | None:
+        """The input mask of a frame as (height, width) output labels; None if it has none, or one without objects.
 
         Raises:
             InputError: see `read_mask` and `fit_mask`.
@@ -42,7 +43,7 @@ class Video:
         return mask if mask.any() else None
 
     def check(self) -> list[int]:
-        """Look at all given masks before any work is done, and warn of what is odd.
+        """Read all input masks before the work starts, and print warnings.
 
         Returns:
             the frames whose mask has no object.
@@ -53,46 +54,42 @@ class Video:
         height, width = next(iter(self.frames.read([0], workers=0))).shape[:2]
         empty = []
         for index, path in self.masks.items():
-            mask = self.labels(path)
+            mask = read_mask(path, show_warnings=True)
             if fit_mask(path, mask, height, width) is not mask:
-                warn(f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its frame {width}x{height}: "
-                     f"resized to fit")
-            if has_smooth_edges(mask):
-                warn(f"{path}: most of its {len(np.unique(mask)) - 1} values are thin lines only, as in a mask with "
-                     f"smooth edges; each is taken for an object")
-            if not mask.any():
+                warn(f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its frame {width}x{height}; it is "
+                     f"resized")
+            if not self._output_labels(mask).any():
                 empty.append(index)
         if len(empty) == len(self.masks):
-            more = f" (nor in the {len(empty) - 1} other masks)" if len(empty) > 1 else ""
-            raise InputError(f"{self.masks[empty[0]]}: no object in this mask, all of it is 0{more}")
+            others = f" (nor in the {len(empty) - 1} other masks)" if len(empty) > 1 else ""
+            raise InputError(f"{self.masks[empty[0]]}: no object in this mask, all pixels are 0{others}")
         return empty
 
-    @cached_property
-    def _values(self) -> np.ndarray:
-        """Of the objects in the first given mask, in their order."""
-        mask = read_mask(self.masks[min(self.masks)])
-        return np.unique(mask[mask > 0])
-
     def labels(self, path: Path) -> np.ndarray:
-        """A given or true mask file's content in output values."""
-        mask = read_mask(path)
+        """The output labels (H, W) of an input or ground-truth mask file."""
+        return self._output_labels(read_mask(path))
+
+    def _output_labels(self, mask: np.ndarray) -> np.ndarray:
         if self.binary:
             return (mask > 0) * 255
         if self.renumber:
-            return np.where(np.isin(mask, self._values), np.searchsorted(self._values, mask) + 1, 0)
+            return np.where(np.isin(mask, self._objects), np.searchsorted(self._objects, mask) + 1, 0)
         return mask
+
+    @cached_property
+    def _objects(self) -> np.ndarray:
+        """The values of the objects in the first input mask, ascending."""
+        return np.setdiff1d(read_mask(self.masks[min(self.masks)]), 0)
 
 
 def image_files(folder: Path, suffixes: set[str]) -> list[Path]:
-    """The folder's image files in the order of their names.
+    """The image files of a folder, sorted by name.
 
     Raises:
         InputError: there is no such folder, or no image in it.
     """
-    if folder.is_file():
-        raise InputError(f"{folder}: is a file, not a folder")
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+        raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     files = sorted(path for path in folder.iterdir()
                    if path.suffix.lower() in suffixes and not path.name.startswith("."))
     if not files:
@@ -101,5 +98,5 @@ def image_files(folder: Path, suffixes: set[str]) -> list[Path]:
 
 
 def ground_truth_folder(frames: ImageFrames, folder: Path) -> Path | None:
-    """The folder, if it holds a mask for every frame."""
-    return folder if all((folder / f"{name}.png").is_file() for name in frames.names) else None
+    """The folder, if it contains masks for more than two frames; scoring leaves out the first and the last."""
+    return folder if sum((folder / f"{name}.png").is_file() for name in frames.names) > 2 else None

@@ -1,10 +1,11 @@
-"""Showing correspondences: the two views, and the windows in which they follow the mouse."""
+"""Visualisation of correspondences: the two views, and windows in which they follow the mouse."""
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -14,47 +15,51 @@ from torch import Tensor
 from inference.propagation import preprocess_frame
 from model.corr_network import Correspondence
 from model.network import PropagationNetwork
+from util.files import atomic_file
 from util.opencv import cv2
 
 SOURCE, TARGET = "Source", "Target"
 RED = (255, 0, 0)
 ESCAPE = 27
-VIEW_FILES = ("source.png", "target.png")
 
 
 def correspond(network: PropagationNetwork, source: np.ndarray, target: np.ndarray) -> Correspondence:
-    """Of two pictures (H, W, 3) uint8."""
+    """The correspondence of two images (H, W, 3) uint8."""
     device = next(network.parameters()).device
-    return Correspondence(network, *(preprocess_frame(picture, device, picture.shape[:2]) for picture in (source, target)))
+    return Correspondence(network, *(preprocess_frame(image, device, image.shape[:2]) for image in (source, target)))
 
 
-def draw_source(picture: np.ndarray, points: Sequence[tuple[int, int]]) -> np.ndarray:
-    """The picture (H, W, 3) with the points (x, y) marked."""
-    view = picture.copy()
-    radius = max(3, min(picture.shape[:2]) // 80)
+def draw_source(image: np.ndarray, points: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The image (H, W, 3) with the points (x, y) marked."""
+    view = image.copy()
+    radius = max(3, min(image.shape[:2]) // 80)
     for point in points:
         cv2.circle(view, point, radius, RED, -1, cv2.LINE_AA)
         cv2.circle(view, point, radius, (255, 255, 255), 1, cv2.LINE_AA)
     return view
 
 
-def draw_target(picture: np.ndarray, heat: Tensor) -> np.ndarray:
-    """The picture (H, W, 3), dimmed, with the heat map (H, W) over it in red."""
-    share = heat.cpu().numpy()[..., None]
-    return (picture * 0.5 * (1 - share) + np.array(RED) * share).astype(np.uint8)
+def draw_target(image: np.ndarray, heat: Tensor) -> np.ndarray:
+    """The image (H, W, 3), dimmed, with the heat map (H, W) over it in red."""
+    opacity = heat.cpu().numpy()[..., None]
+    return (image * 0.5 * (1 - opacity) + np.array(RED) * opacity).astype(np.uint8)
 
 
-def save_views(folder: Path, views: Sequence[np.ndarray]) -> None:
-    """Write both views to the folder, as ``source.png`` and ``target.png``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, view in zip(VIEW_FILES, views, strict=True):
-        partial = folder / f".{name}.partial"
-        Image.fromarray(view).save(partial, format="PNG")
-        partial.replace(folder / name)
+def save_views(folder: Path, views: Sequence[np.ndarray]) -> list[Path]:
+    """Write both views to the first free names of ``source.png`` and ``target.png``, ``source_2.png``, and so on."""
+    for number in count(1):
+        suffix = f"_{number}.png" if number > 1 else ".png"
+        paths = [folder / f"source{suffix}", folder / f"target{suffix}"]
+        if not any(map(os.path.lexists, paths)):
+            break
+    for path, view in zip(paths, views, strict=True):
+        with atomic_file(path) as partial:
+            Image.fromarray(view).save(partial, format="PNG")
+    return paths
 
 
 def has_display() -> bool:
-    """Whether windows can be opened. Tried in another process, which OpenCV ends where it cannot."""
+    """Whether windows can be opened; tried in another process, because OpenCV aborts where they cannot."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
     trial = subprocess.run([sys.executable, "-c", "import cv2; cv2.namedWindow('x'); cv2.waitKey(1)"],
@@ -63,14 +68,15 @@ def has_display() -> bool:
 
 
 class CorrespondenceViewer:
-    """The two windows. Left button: that point, also while dragging; with Shift or Ctrl held the points add up.
+    """The two windows.
 
-    Right button: source and target change places. ``s``: save both views. Esc, or closing a window: leave.
+    Left button: shows where that point is, also while dragging; with Shift or Ctrl, points are added to a region.
+    Right button: swaps source and target. ``s``: saves both views. Esc, or closing a window: quits.
 
     Args:
-        network: makes the correspondences.
+        network: computes the correspondences.
         source, target: (H, W, 3) uint8 each.
-        folder: where ``s`` saves.
+        folder: where ``s`` saves the views.
     """
 
     def __init__(self, network: PropagationNetwork, source: np.ndarray, target: np.ndarray, folder: Path):
@@ -80,27 +86,27 @@ class CorrespondenceViewer:
         self.changed = True
 
     def views(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the windows show."""
+        """The images that the windows show, (H, W, 3) uint8 RGB each."""
         if not self.points:
             return self.source, (self.target * 0.5).astype(np.uint8)
         return (draw_source(self.source, self.points),
                 draw_target(self.target, self.correspondence.heat_map(self.points)))
 
     def on_mouse(self, event: int, x: int, y: int, flags: int, _: object = None) -> None:
-        """OpenCV calls this for the source window."""
+        """OpenCV's mouse callback of the source window."""
         if event == cv2.EVENT_RBUTTONDOWN:
             self.source, self.target, self.points = self.target, self.source, []
             self.correspondence = correspond(self.network, self.source, self.target)
         elif event == cv2.EVENT_LBUTTONDOWN or event == cv2.EVENT_MOUSEMOVE and flags & cv2.EVENT_FLAG_LBUTTON:
             point = (min(max(x, 0), self.source.shape[1] - 1), min(max(y, 0), self.source.shape[0] - 1))
-            paint = flags & (cv2.EVENT_FLAG_SHIFTKEY | cv2.EVENT_FLAG_CTRLKEY)
-            self.points = [*self.points, point] if paint else [point]
+            add = flags & (cv2.EVENT_FLAG_SHIFTKEY | cv2.EVENT_FLAG_CTRLKEY)
+            self.points = [*self.points, point] if add else [point]
         else:
             return
         self.changed = True
 
     def run(self) -> None:
-        """Show the windows until the user leaves."""
+        """Show the windows until the user quits."""
         for name in (SOURCE, TARGET):
             cv2.namedWindow(name, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
         cv2.moveWindow(SOURCE, 0, 0)
@@ -113,8 +119,7 @@ class CorrespondenceViewer:
                     cv2.imshow(name, np.ascontiguousarray(view[..., ::-1]))
             key = cv2.waitKey(20) & 0xFF
             if key == ord("s"):
-                save_views(self.folder, self.views())
-                print(f"saved: {self.folder}/{VIEW_FILES[0]}, {self.folder}/{VIEW_FILES[1]}", flush=True)
+                print("saved:", *save_views(self.folder, self.views()), flush=True)
             closed = any(cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1 for name in (SOURCE, TARGET))
             if key == ESCAPE or closed:
                 break

@@ -1,7 +1,8 @@
-"""The road from a video's frames to its label maps, common to the benchmarks and to users' clips."""
+"""Propagation of masks through a video: from frames and input masks to label maps."""
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,17 +19,18 @@ from model.checkpoint import load_network
 from model.defaults import INFERENCE_DEFAULTS, KERNEL_SIGMA, STRIDE
 from model.network import PropagationNetwork
 from util.allocation import give_memory_back, keep_memory
-from util.cli import InputError, pluralize, warn
-from util.device import out_of_memory
+from util.cli import InputError, is_out_of_memory, pluralize, warn
 from util.normalization import normalize
+
+MIN_BYTES_PER_PIXEL = 120       # at the inference size; measured: 200 (lite) to 600 (published) with one object
 
 
 @dataclass(frozen=True)
 class PropagationConfig:
-    """How to propagate; see `InferenceCore` for what is not here.
+    """Settings of a propagation; see `InferenceCore` for those that are not described here.
 
     Attributes:
-        size: pixels of the shorter side to compute at; None: the frames' own.
+        size: pixels of the shorter side at inference; None: the size of the frames.
         workers: threads that read frames ahead.
     """
     top_k: int | None = 50
@@ -50,68 +52,65 @@ class PropagationConfig:
 
 
 def load_for_propagation(path: Path, device: torch.device) -> PropagationNetwork:
-    """`load_network`, with memory then allocated as suits frames: to be called before anything else makes tensors."""
-    give_memory_back()          # what loading needs for a moment
+    """`load_network` with the memory allocator set for propagation. Call it before other tensors are created."""
+    give_memory_back()          # what is only needed while the weights are loaded
     network = load_network(path, device)
     keep_memory()
     return network
 
 
+@dataclass
 class Timer:
-    """Seconds and frames that propagation took, without reading and writing files."""
+    """Seconds and frames of propagation, without reading and writing files."""
+    seconds: float = 0.0
+    frames: int = 0
 
-    def __init__(self):
-        self.seconds, self.frames = 0.0, 0
 
-
-def propagate(network: PropagationNetwork, video: Video, options: PropagationConfig, indices: Sequence[int],
-              clock: Timer) -> Iterator[tuple[int, np.ndarray, list[int]]]:
-    """Propagate the video's masks over its frames in the order of ``indices``, up or down.
-
-    Frames before the first one with an object give nothing.
+def propagate(network: PropagationNetwork, video: Video, config: PropagationConfig, indices: Sequence[int],
+              timer: Timer) -> Iterator[tuple[int, np.ndarray, list[int]]]:
+    """Propagate the input masks of a video through its frames at ascending or descending consecutive ``indices``.
 
     Yields:
-        the frame's index, its label map (H, W) uint8 at the frame's own size, the labels known so far.
+        the index of a frame, its label map (H, W) uint8 at the frame's size, and the labels of the objects known so
+        far. Frames before the first object are skipped.
 
     Raises:
-        InputError: a frame or mask cannot be used; the message names it.
+        InputError: a frame or mask cannot be used, or memory is too small.
     """
-    core = InferenceCore(network, options.top_k, options.kernel_sigma, options.mem_every, options.max_memory_frames,
-                         options.amp)
-    shape = None
-    for index, frame in zip(indices, video.frames.read(indices, options.workers), strict=True):
+    core = InferenceCore(network, config.top_k, config.kernel_sigma, config.mem_every, config.max_memory_frames,
+                         config.amp)
+    for index, frame in zip(indices, video.frames.read(indices, config.workers), strict=True):
         height, width = frame.shape[:2]
-        if min(height, width) < STRIDE:
-            raise InputError(f"{video.frames.describe(index)}: {width}x{height} pixels; "
-                             f"frames need at least {STRIDE} on both sides")
-        if shape not in (None, frame.shape):
-            raise InputError(f"{video.frames.describe(index)}: {width}x{height} pixels, "
-                             f"the frames before it {shape[1]}x{shape[0]}")
-        shape = frame.shape
-        given = video.mask(index, height, width)
-        if given is None and not core.labels:
+        input_mask = video.input_mask(index, height, width)
+        if input_mask is None and not core.labels:
             continue
+        name, size = video.frames.describe(index), inference_size(height, width, config.size)
+        if not core.labels:
+            check_memory(name, size, core.device)
         start = time.perf_counter()
-        size = inference_size(height, width, options.size)
-        # Objects too small to be seen at this size are followed all the same, as published.
-        objects = None if given is None else np.unique(given[given > 0]).tolist()
+        mask = input_labels = None
+        if input_mask is not None:
+            mask, input_labels = resize_mask(input_mask, size), np.setdiff1d(input_mask, 0).tolist()
+            lost = np.setdiff1d(input_labels, mask.numpy())     # tracked nevertheless, as published
+            if len(lost):
+                warn(f"{video.masks[index]}: object {lost[0]} has no pixel at {size[1]}x{size[0]} pixels; use a larger "
+                     f"--size")
         try:
-            mask = None if given is None else resize_mask(given, size, video, index)
-            probabilities = core.step(preprocess_frame(frame, core.device, size), mask, objects)
+            probabilities = core.step(preprocess_frame(frame, core.device, size), mask, input_labels)
             label_map = to_label_map(probabilities, core.labels, (height, width)).cpu().numpy()
-        except (RuntimeError, OSError) as error:
-            if not out_of_memory(error):
+        except (RuntimeError, OSError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
-            count = len({*core.labels, *(objects or [])})
-            raise InputError(f"{video.frames.describe(index)}: out of memory with {pluralize(count, 'object')} at "
-                             f"{size[1]}x{size[0]} pixels; try a smaller size, --max_memory_frames, or --amp") from None
-        clock.seconds += time.perf_counter() - start
-        clock.frames += 1
+            objects = pluralize(len({*core.labels, *(input_labels or [])}), "object")
+            raise InputError(f"{name}: out of memory with {objects} at {size[1]}x{size[0]} pixels; try a smaller "
+                             f"--size, --max_memory_frames, or --amp") from error
+        timer.seconds += time.perf_counter() - start
+        timer.frames += 1
         yield index, label_map, list(core.labels)
 
 
 def inference_size(height: int, width: int, shorter: int | None) -> tuple[int, int]:
-    """The size to compute at, so that the shorter side has so many pixels; the longer one is rounded down."""
+    """The size whose shorter side has the given number of pixels; the longer side is rounded down."""
     if shorter is None:
         return height, width
     if height <= width:
@@ -119,8 +118,23 @@ def inference_size(height: int, width: int, shorter: int | None) -> tuple[int, i
     return int(shorter * height / width), shorter
 
 
+def check_memory(name: str, size: tuple[int, int], device: torch.device) -> None:
+    """Raise InputError if frames of an inference size cannot fit in the memory of the device."""
+    if device.type == "cuda":
+        available = torch.cuda.get_device_properties(device).total_memory
+    elif hasattr(os, "sysconf"):
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:                                           # Windows
+        return
+    needed = MIN_BYTES_PER_PIXEL * size[0] * size[1]
+    if needed > available:
+        fitting = int(min(size) * (available / needed / 8) ** 0.5) // STRIDE * STRIDE
+        raise InputError(f"{name}: at {size[1]}x{size[0]} pixels it needs at least {needed / 1e9:.0f} GB of memory, "
+                         f"there are {available / 1e9:.0f} GB; try --size {fitting}")
+
+
 def preprocess_frame(frame: np.ndarray, device: torch.device, size: tuple[int, int]) -> Tensor:
-    """(H, W, 3) uint8 RGB -> (3, *size) float on the device, normalised for the network, then resized (bicubic)."""
+    """(H, W, 3) uint8 RGB -> (3, *size) float on the device, normalised, then resized (bicubic)."""
     pixels = torch.tensor(frame, pin_memory=device.type == "cuda").to(device, non_blocking=True).permute(2, 0, 1)
     image = normalize(pixels)
     if tuple(image.shape[1:]) != size:
@@ -128,11 +142,6 @@ def preprocess_frame(frame: np.ndarray, device: torch.device, size: tuple[int, i
     return image
 
 
-def resize_mask(mask: np.ndarray, size: tuple[int, int], video: Video, index: int) -> Tensor:
-    """The given mask at the size to compute at, nearest."""
-    resized = F.interpolate(torch.from_numpy(mask)[None, None].float(), size, mode="nearest")[0, 0].long()
-    lost = np.setdiff1d(mask, resized.numpy())
-    if len(lost):
-        warn(f"{video.masks[index]}: object {lost[0]} is too small to be seen at {size[1]}x{size[0]} pixels; "
-             f"compute at a larger size")
-    return resized
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """(H, W) labels -> size, int64, resized (nearest)."""
+    return F.interpolate(torch.from_numpy(mask)[None, None].float(), size, mode="nearest")[0, 0].long()

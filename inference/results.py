@@ -50,7 +50,7 @@ def check_output_is_not_input(folder: Path, video: Video) -> None:
     """
     ground_truth = [video.ground_truth / "x"] if video.ground_truth else []
     target = Path(os.path.realpath(folder))
-    for path in {*video.frames.files(), *video.masks.values(), *ground_truth}:
+    for path in {*video.frames.paths, *video.masks.values(), *ground_truth}:
         source = path.resolve().parent
         if target == source or target in source.parents:
             raise InputError(f"{folder}: holds frames or masks that are read; choose another --output")

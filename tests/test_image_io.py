@@ -1,9 +1,14 @@
 """Masks and frames as users have them."""
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from commands import ROOT
 from PIL import Image
 
-from dataset.image_io import fit_mask, has_smooth_edges, read_frame, read_mask, write_mask
+from dataset.image_io import fit_mask, read_frame, read_mask, smooth_edges, write_mask
 from util.cli import InputError
 from util.palette import davis_palette, palette_of
 
@@ -47,37 +52,73 @@ def save(path, array):
     return path
 
 
-def test_pictures_are_no_masks(tmp_path):
+def nested(*values):
+    """A mask (30, 30) with a square of each value inside that of the one before it, one pixel smaller on each side."""
+    mask = np.zeros((30, 30), np.uint8)
+    for inset, value in enumerate(values):
+        mask[5 + inset:25 - inset, 5 + inset:25 - inset] = value
+    return mask
+
+
+def test_images_that_are_no_masks_are_refused(tmp_path):
     ramp = np.arange(256, dtype=np.uint8)[None].repeat(20, 0)
-    with pytest.raises(InputError, match=r"ramp\.png: holds 256 different values.*palette PNG"):
+    with pytest.raises(InputError, match=r"ramp\.png: has 255 objects, the limit is 64;.*palette PNG"):
         read_mask(save(tmp_path / "ramp.png", ramp))
     noise = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
-    with pytest.raises(InputError, match=r"noise\.png: an RGB picture of \d+ colours"):
+    with pytest.raises(InputError, match=r"noise\.png: has colours that are not in the DAVIS palette \(such as #\w{6}"):
         read_mask(save(tmp_path / "noise.png", noise))
     deep = MASK.astype(np.uint16) * 1000
-    with pytest.raises(InputError, match=r"deep\.png: holds the value 38000"):
+    with pytest.raises(InputError, match=r"deep\.png: has the label 38000"):
         read_mask(save(tmp_path / "deep.png", deep))
 
 
+def test_every_colour_of_the_palette_is_its_label(tmp_path):
+    labels = np.arange(256, dtype=np.uint8).reshape(4, 64)
+    colours = np.frombuffer(davis_palette(), np.uint8).reshape(256, 3)[labels]
+    for row, colours_of_row in zip(labels, colours, strict=True):        # at most 64 objects, blocks of 5x5 pixels
+        path = save(tmp_path / "row.png", colours_of_row[None].repeat(5, 0).repeat(5, 1))
+        assert np.array_equal(read_mask(path)[0, ::5], row)
+
+
 def test_masks_that_lose_their_values_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"mask\.jpg: a JPEG does not keep the values"):
+    with pytest.raises(InputError, match=r"mask\.jpg: JPEG does not preserve labels"):
         read_mask(save(tmp_path / "mask.jpg", MASK * 6))
     clear = np.zeros((20, 30, 4), np.uint8)
     clear[..., :3], clear[4:12, 4:12, 3] = 255, 255
-    with pytest.raises(InputError, match=r"clear\.png: the objects are in its transparency only"):
+    with pytest.raises(InputError, match=r"clear\.png: the objects are only in the alpha channel"):
         read_mask(save(tmp_path / "clear.png", clear))
-    smooth = np.zeros((30, 30), np.uint8)
-    for inset, value in enumerate((50, 100, 150, 200, 255)):
-        smooth[5 + inset:25 - inset, 5 + inset:25 - inset] = value
-    with pytest.raises(InputError, match=r"smooth\.png: most of its 5 values are thin lines"):
-        read_mask(save(tmp_path / "smooth.png", smooth))
+    with pytest.raises(InputError, match=r"smooth\.png: 4 of its 5 labels \(such as 50\) only form thin lines"):
+        read_mask(save(tmp_path / "smooth.png", nested(50, 100, 150, 200, 255)))
 
 
-def test_frames_are_turned_as_viewers_show_them(tmp_path):
+@pytest.mark.parametrize("values", [(128, 255), (85, 170, 255)])
+def test_smooth_edges_of_few_levels_are_warned_about(tmp_path, capsys, values):
+    mask = read_mask(save(tmp_path / "smooth.png", nested(*values)), show_warnings=True)
+    assert np.unique(mask).tolist() == [0, *values]
+    message = capsys.readouterr().err
+    assert f"/smooth.png: {len(values) - 1} of its {len(values)} labels (such as {values[0]}) only form" in message
+    assert "save the mask without smoothing (anti-aliasing), or threshold it" in message
+
+
+def test_invisible_pixels_are_background(tmp_path, capsys):
+    image = Image.fromarray(MASK)
+    image.putpalette(davis_palette())
+    rgba = np.array(image.convert("RGBA"))
+    rgba[:, 14:, 3] = 0                                                  # the second object
+    path = save(tmp_path / "hidden.png", rgba)
+    assert np.unique(read_mask(path, show_warnings=True)).tolist() == [0, 1]
+    assert capsys.readouterr().err == f"warning: {path}: 64 pixels with alpha 0 are treated as background\n"
+    rgba[MASK == 38, :3] = 1, 2, 3                                       # no colour of the palette, and not seen
+    assert np.unique(read_mask(save(path, rgba))).tolist() == [0, 1]
+    assert capsys.readouterr().err == ""
+
+
+def test_frames_are_rotated_on_request_only(tmp_path):
     image, exif = Image.fromarray(MASK), Image.Exif()
     exif[0x0112] = 6
-    image.save(tmp_path / "turned.jpg", exif=exif)
-    assert read_frame(tmp_path / "turned.jpg").shape == (30, 20, 3)
+    image.save(tmp_path / "rotated.jpg", exif=exif)
+    assert read_frame(tmp_path / "rotated.jpg").shape == (20, 30, 3)
+    assert read_frame(tmp_path / "rotated.jpg", exif_rotation=True).shape == (30, 20, 3)
 
 
 @pytest.mark.parametrize("read", [read_frame, read_mask])
@@ -96,10 +137,21 @@ def test_broken_files_are_named(tmp_path, read):
         read(tmp_path / "empty.png")
     with pytest.raises(InputError, match=r"none\.png: no such file"):
         read(tmp_path / "none.png")
+    os.mkfifo(tmp_path / "fifo.png")
+    with pytest.raises(InputError, match=r"fifo\.png: not a regular file"):
+        read(tmp_path / "fifo.png")
+
+
+def test_large_frames_are_read_without_warnings(tmp_path):
+    path = save(tmp_path / "large.png", np.zeros((100, 200), np.uint8))
+    code = "import sys, PIL.Image, dataset.image_io as io; PIL.Image.MAX_IMAGE_PIXELS = 15000; " \
+           "print(io.read_frame(io.Path(sys.argv[1])).shape)"
+    run = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("(100, 200, 3)\n", "")
 
 
 def test_deep_frames_are_refused(tmp_path):
-    with pytest.raises(InputError, match="8-bit"):
+    with pytest.raises(InputError, match="save it with 8 bits"):
         read_frame(save(tmp_path / "deep.png", MASK.astype(np.uint16)))
 
 
@@ -113,11 +165,12 @@ def test_nearly_fitting_masks_are_resized():
         fit_mask("m.png", wide, 480, 640)
 
 
-def test_smooth_edges_are_noticed():
-    assert not has_smooth_edges(MASK)
-    smooth = np.zeros((30, 30), np.uint8)
-    for inset, value in enumerate((50, 100, 150, 200, 255)):
-        smooth[5 + inset:25 - inset, 5 + inset:25 - inset] = value
-    assert has_smooth_edges(smooth)
-    many = np.kron(np.arange(16).reshape(4, 4), np.ones((5, 5), int))
-    assert not has_smooth_edges(many)
+def test_smooth_edges_are_told_from_objects():
+    assert smooth_edges(nested(50, 100, 150, 200, 255), palette=True) == [50, 100, 150, 200]
+    blocks = np.kron(np.arange(16).reshape(4, 4), np.ones((5, 5), int))
+    assert smooth_edges(blocks, palette=False) == []
+    leash = MASK.copy()
+    leash[8, 12:16] = 60                                             # thin, but its value lies above its neighbours'
+    assert smooth_edges(MASK, palette=False) == smooth_edges(leash, palette=False) == []
+    assert smooth_edges(nested(128, 255), palette=False) == [128]
+    assert smooth_edges(nested(1, 2), palette=True) == []                # palette masks are not interpolated
