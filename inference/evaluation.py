@@ -8,6 +8,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 
@@ -98,35 +99,34 @@ def _propagate_videos(videos: list[Video], network: PropagationNetwork, config: 
                       palette: bytes | None, settings: RunSettings, overwrite: bool, timer: Timer,
                       show_bar: bool) -> list[str]:
     """Propagate masks through the videos and write them; returns the names of the videos that failed."""
-    bar = frames_bar(sum(len(video.frames.names) for video in videos)) if show_bar and videos else None
     done, failed, locked, queue = 0, [], set(), deque(videos)
-    while queue:
-        video = queue.popleft()
-        folder, names = settings.output / video.name, video.frames.names
-        try:
-            if overwrite or not _is_finished(video, settings):          # another run may have finished it by now
-                video.check()
-                replaceable = check_replaceable(folder, names, overwrite=True)
-                with atomic_folder(folder, replaceable) as partial, Writer() as writer:
-                    settings.forget(video.name)
-                    for index, label_map, _ in propagate(network, video, config, range(len(names)), timer):
-                        writer.submit(write_mask, partial / f"{names[index]}.png", label_map, palette)
-                        if bar:
-                            bar.update(done + index + 1)
-                settings.write(video.name)
-        except LockedError:
-            if video.name not in locked:
-                warn(f"{video.name}: another run is writing it; waiting for that run")
-            locked.add(video.name)
-            queue.append(video)
-            time.sleep(1)
-            continue
-        except InputError as error:
-            print(f"\nerror: {video.name}: {error}", file=sys.stderr, flush=True)
-            failed.append(video.name)
-        done += len(names)
-    if bar:
-        bar.finish()
+    frames = sum(len(video.frames.names) for video in videos)
+    with frames_bar(frames) if show_bar and videos else nullcontext() as bar:
+        while queue:
+            video = queue.popleft()
+            folder, names = settings.output / video.name, video.frames.names
+            try:
+                if overwrite or not _is_finished(video, settings):      # another run may have finished it by now
+                    video.check()
+                    replaceable = check_replaceable(folder, names, overwrite=True)
+                    with atomic_folder(folder, replaceable) as partial, Writer() as writer:
+                        settings.forget(video.name)
+                        for index, label_map, _ in propagate(network, video, config, range(len(names)), timer):
+                            writer.submit(write_mask, partial / f"{names[index]}.png", label_map, palette)
+                            if bar:
+                                bar.update(done + index + 1)
+                    settings.write(video.name)
+            except LockedError:
+                if video.name not in locked:
+                    warn(f"{video.name}: another run is writing it; waiting for that run")
+                locked.add(video.name)
+                queue.append(video)
+                time.sleep(1)
+                continue
+            except InputError as error:
+                print(f"\nerror: {video.name}: {error}", file=sys.stderr, flush=True)
+                failed.append(video.name)
+            done += len(names)
     return failed
 
 

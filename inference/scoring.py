@@ -71,12 +71,10 @@ def score(videos: list[Video], output: Path, workers: int) -> list[ObjectScore]:
 
     videos, scores = [video for video in videos if video.ground_truth], []
     if videos:
-        bar = frames_bar(len(videos), "videos")
-        with ThreadPoolExecutor(max(workers, 1)) as pool:
+        with ThreadPoolExecutor(max(workers, 1)) as pool, frames_bar(len(videos), "videos") as bar:
             for objects in pool.map(score_or_warn, videos):
                 scores += objects
                 bar.increment()
-        bar.finish()
     return scores
 
 
