@@ -1,58 +1,75 @@
-"""``try_correspondence.py`` as it is used: by mouse on a virtual screen, and without one."""
+"""try_correspondence.py: without a display, and by mouse on a virtual screen."""
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import ROOT, command
 from PIL import Image, ImageGrab
 
+import try_correspondence
 from dataset.image_io import read_frame
 from inference.correspondence_viewer import correspond, draw_source, draw_target
 from model.checkpoint import load_network
 from model.defaults import LITE_WEIGHTS
+from util.cli import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = [sys.executable, str(ROOT / "try_correspondence.py"), "--model", str(LITE_WEIGHTS)]
-PICTURES = [ROOT / "examples/00015.jpg", ROOT / "examples/00020.jpg"]
+IMAGES = [ROOT / "examples/00015.jpg", ROOT / "examples/00020.jpg"]
 
 
-def expected(source, target, points):
-    heat = correspond(load_network(LITE_WEIGHTS), source, target).heat_map(points)
+@pytest.fixture(scope="module")
+def network():
+    return load_network(LITE_WEIGHTS)
+
+
+def expected(network, source, target, points):
+    heat = correspond(network, source, target).heat_map(points)
     return draw_source(source, points), draw_target(target, heat)
 
 
-def without_display():
-    return {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+@pytest.fixture
+def without_display(monkeypatch, tmp_path):
+    """Calls main() in a folder of its own, without a display."""
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["", "--model", "lite", "--device", "cpu", *arguments])
+        try_correspondence.main()
+    monkeypatch.chdir(tmp_path)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    return call
 
 
-def test_views_are_written_without_a_display(tmp_path):
-    run = subprocess.run([*SCRIPT, "--points", "200,150", "90,60", "--output", "views"], cwd=tmp_path,
-                         env=without_display(), capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    source, target = (read_frame(path) for path in PICTURES)
-    for name, view in zip(("source", "target"), expected(source, target, [(200, 150), (90, 60)]), strict=True):
-        assert np.array_equal(np.asarray(Image.open(tmp_path / f"views/{name}.png")), view)
-    assert re.search(r"^200,150 -> \d+,\d+$", run.stdout, re.M)
+def test_views_are_written_without_a_display_and_never_replaced(without_display, network, tmp_path, capsys):
+    without_display("--points", "200,150", "90,60", "--output", "views")
+    assert re.search(r"^200,150 -> \d+,\d+\n90,60 -> .*\nviews: views/source.png views/target.png$",
+                     capsys.readouterr().out, re.MULTILINE)
+    without_display("--points", "20,15", "--output", "views")
+    assert "views: views/source_2.png views/target_2.png" in capsys.readouterr().out
+    source, target = map(read_frame, IMAGES)
+    for suffix, points in (("", [(200, 150), (90, 60)]), ("_2", [(20, 15)])):
+        for name, view in zip(("source", "target"), expected(network, source, target, points), strict=True):
+            assert np.array_equal(np.asarray(Image.open(tmp_path / f"views/{name}{suffix}.png")), view)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ((), "no display to open windows on; name points instead"),
-    (("--points", "9999,3"), "--points 9999,3: outside of"),
-    (("--points", "1;3"), "is not a point"),
+    ((), "no display to open windows on; use --points"),
+    (("--points", "9999,3"), "--points 9999,3: outside "),
     (("--points", "1,3", "--src_image", "nothing.jpg"), "nothing.jpg: no such file"),
 ])
-def test_what_cannot_be_done_is_said_in_one_line(tmp_path, arguments, message):
-    run = subprocess.run([*SCRIPT, *arguments], cwd=tmp_path, env=without_display(), capture_output=True, text=True,
-                         check=False)
-    assert run.returncode == 2
-    assert message in run.stderr
-    assert "Traceback" not in run.stderr
+def test_bad_input_gets_one_line_and_writes_nothing(without_display, tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        without_display(*arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_points_are_pairs_of_numbers(without_display, capsys):
+    with pytest.raises(SystemExit):
+        without_display("--points", "1;3")
+    assert "'1;3' is not a point, such as 160,120" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -67,10 +84,11 @@ def screen():
     server.wait()
 
 
-def test_the_heat_map_follows_the_mouse(screen, tmp_path):
-    env = {**without_display(), "DISPLAY": screen, "PYTHONUNBUFFERED": "1"}
-    program = subprocess.Popen([*SCRIPT, "--output", "views"], cwd=tmp_path, env=env, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.slow
+def test_the_heat_map_follows_the_mouse(screen, network, tmp_path):
+    env = {name: value for name, value in os.environ.items() if name != "WAYLAND_DISPLAY"} | {"DISPLAY": screen}
+    program = subprocess.Popen(command("try_correspondence.py", "--model", "lite", "--output", "views"),
+                               cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def xdotool(*arguments):
         return subprocess.run(["xdotool", *map(str, arguments)], env=env, capture_output=True, text=True,
@@ -87,40 +105,40 @@ def test_the_heat_map_follows_the_mouse(screen, tmp_path):
         raise AssertionError(f"no window {title}")
 
     def shown(title):
-        """What is on the screen where the window's picture is."""
+        """The part of the screen that the window covers."""
         place = dict(line.split("=") for line in xdotool("getwindowgeometry", "--shell", window(title)) if "=" in line)
         grabbed = np.asarray(ImageGrab.grab(xdisplay=screen).convert("RGB"))
         x, y = int(place["X"]), int(place["Y"])
         return grabbed[y:y + int(place["HEIGHT"]), x:x + int(place["WIDTH"])]
 
-    def soon(title, picture):
-        """Whether the window comes to show the picture (which it may have a border around)."""
+    def soon(title, image):
+        """Wait until the window shows the image (it may have a border)."""
         deadline, best = time.time() + 60, 255.0
         while time.time() < deadline:
             view = shown(title)
-            for top in range(max(view.shape[0] - picture.shape[0], 0) + 1):
-                for left in range(max(view.shape[1] - picture.shape[1], 0) + 1):
-                    part = view[top:top + picture.shape[0], left:left + picture.shape[1]]
-                    if part.shape == picture.shape:
-                        best = min(best, np.abs(part.astype(int) - picture).mean())
+            for top in range(max(view.shape[0] - image.shape[0], 0) + 1):
+                for left in range(max(view.shape[1] - image.shape[1], 0) + 1):
+                    part = view[top:top + image.shape[0], left:left + image.shape[1]]
+                    if part.shape == image.shape:
+                        best = min(best, np.abs(part.astype(int) - image).mean())
             if best < 1:
                 return True
             time.sleep(0.2)
         raise AssertionError(f"{title} differs by {best}")
 
-    source, target = (read_frame(path) for path in PICTURES)
+    source, target = map(read_frame, IMAGES)
     try:
         window("Source"), window("Target")
         assert soon("Source", source)
         xdotool("mousemove", "--window", window("Source"), 200, 150, "click", 1)
-        assert soon("Target", expected(source, target, [(200, 150)])[1])
+        assert soon("Target", expected(network, source, target, [(200, 150)])[1])
         xdotool("mousemove", "--window", window("Source"), 100, 100, "mousedown", 1)
         xdotool("mousemove", "--window", window("Source"), 300, 200, "sleep", 0.5, "mouseup", 1)
-        assert soon("Target", expected(source, target, [(300, 200)])[1])
+        assert soon("Target", expected(network, source, target, [(300, 200)])[1])
         xdotool("key", "--window", window("Source"), "s")
-        assert "saved: views/source.png" in program.stdout.readline()
+        assert "saved: views/source.png views/target.png" in program.stdout.readline()
         assert np.array_equal(np.asarray(Image.open(tmp_path / "views/target.png")),
-                              expected(source, target, [(300, 200)])[1])
+                              expected(network, source, target, [(300, 200)])[1])
         xdotool("mousemove", "--window", window("Source"), 250, 100, "click", 3)
         assert soon("Source", target)
         xdotool("key", "--window", window("Source"), "Escape")
