@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 # PyTorch's OpenMP threads spin while they wait, which ruins the speed beside any other busy process: 1.92 s a frame
 # instead of 0.62 (lite, 480x854, two cores). OpenMP reads the variable when torch is imported.
@@ -61,11 +62,15 @@ class _Signals:
     pending: int | None = None
 
 
-def _interrupt(number: int, _: object) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     if _Signals.deferred:
         _Signals.pending = number
-    else:
-        raise Interrupted(number)
+        return
+    while frame:
+        if "importlib._bootstrap" in frame.f_code.co_filename:      # NumPy and PyTorch do not survive an exception
+            os._exit(128 + number)
+        frame = frame.f_back
+    raise Interrupted(number)
 
 
 @contextmanager
@@ -113,14 +118,14 @@ def run(main: Callable[[], int | None]) -> None:
     memory, and 128 + N after signal N. With the environment variable MASK_PROPAGATION_TRACEBACK=1 the traceback of
     the error is printed first.
     """
-    for number in SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:      # ignored by nohup
-            signal.signal(number, _interrupt)
+    handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]      # nohup ignores one
+    for number in handled:
+        signal.signal(number, _interrupt)
     try:
         _prepare_streams()
         code = main() or 0
     except Interrupted as interrupted:
-        print("\ninterrupted: finished output is kept, unfinished output is removed", file=sys.stderr)
+        print("\ninterrupted: finished output is kept", file=sys.stderr)
         code = 128 + interrupted.args[0]
     except Exception as error:
         message = _message(error)
@@ -130,6 +135,9 @@ def run(main: Callable[[], int | None]) -> None:
             _print_traceback(error)
         print(f"error: {message}", file=sys.stderr)
         code = 2
+    finally:
+        for number in handled:                           # nothing is left to clean up
+            signal.signal(number, signal.SIG_DFL)
     sys.exit(code)
 
 
