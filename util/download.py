@@ -83,23 +83,23 @@ def download(source: Source, root: Path) -> None:
     """Download a file into an existing folder unless it is there, resuming a partial download.
 
     Raises:
-        InputError: the connection fails, or Google Drive serves a web page (quota, sign-in) instead of the file.
+        InputError: Google Drive serves a web page (quota, sign-in) instead of the file.
+        ConnectionError: the connection fails repeatedly.
     """
     path = root / source.path
     if path.is_file():
         return
     os.environ.setdefault("TQDM_MININTERVAL", "0.1" if sys.stderr.isatty() else "10")     # seconds a progress line
     import gdown
-    import requests
     try:
         gdown.download(id=source.drive_id, output=str(path), resume=True, use_cookies=False, timeout=60, retries=5)
     except gdown.exceptions.FileURLRetrievalError as error:
         raise InputError(f"{path.name}: Google Drive serves a web page instead of the file (quota used up, or sign-in "
                          f"required); try again later, or open https://drive.google.com/file/d/{source.drive_id}/view "
                          f"in a browser and save the file as {path}") from error
-    except (gdown.exceptions.DownloadError, requests.exceptions.RequestException) as error:
-        raise InputError(f"{path.name}: download failed ({first_line(error)}); run this again to resume, or delete "
-                         f"{path}*.part to start from the beginning") from error
+    except gdown.exceptions.DownloadError as error:
+        raise ConnectionError(f"{path.name}: download failed ({first_line(error)}); run this again to resume, or "
+                              f"delete {path}*.part to start from the beginning") from error
 
 
 def set_aside(path: Path, error: InputError) -> InputError:
@@ -146,7 +146,7 @@ def install(source: Source, root: Path) -> None:
     """Download and extract an archive, move the data to the source's folder, and delete the archive.
 
     Raises:
-        InputError: the download failed, or the archive was damaged and is renamed.
+        InputError, ConnectionError: see `download`; or the archive was damaged and is renamed.
     """
     archive, folder = root / source.path, root / source.folder
     extracted = archive.with_suffix(".extracted")
@@ -176,10 +176,10 @@ def install(source: Source, root: Path) -> None:
 
 
 def install_all(data_sets: Iterable[DataSet], root: Path, yes: bool) -> None:
-    """Install the missing data one archive after the other; one that fails does not stop the others.
+    """Install the missing data one archive after the other; one that is refused or damaged does not stop the others.
 
     Raises:
-        InputError: see `confirm`; or some failed, which has been printed.
+        InputError, ConnectionError: see `confirm` and `download`; or some failed, which has been printed.
     """
     data_sets = [data_set._replace(sources=[source for source in data_set.sources if not is_installed(source, root)])
                  for data_set in data_sets]
