@@ -17,7 +17,7 @@ from util.opencv import cv2
 
 NOT_OBJECTS = {"symbols", "letters", "numbers", "clipart"}      # folders of tuxpaint stamps
 CUTOUT_SIDE = 512                                               # pixels; larger cut-outs are reduced
-MIN_PHOTOGRAPH_SIDE, MIN_CUTOUT_SIDE, MIN_OBJECT_AREA = 300, 30, 2500
+MIN_PHOTOGRAPH_SIDE, MIN_CUTOUT_SIDE, MIN_OBJECT_AREA = 240, 30, 2500
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def resize_image(source: Path, target: Path, shorter: int, method: Image.Resampl
             elif source.suffix.lower() in MASKS:
                 image.resize(size, Image.Resampling.NEAREST).save(buffer, "PNG")
             else:
-                image.convert("RGB").resize(size, method).save(buffer, "JPEG", quality=quality)
+                image.convert("RGB").resize(size, method).save(buffer, "JPEG", quality=quality, optimize=True)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{source}: cannot be resized ({error})") from None
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -10,18 +10,27 @@ from pathlib import Path
 from util.cli import InputError, run
 
 
+def shrink_weights(weights: Path, output: Path) -> None:
+    """Write the weights of a file in 16 bits.
+
+    Raises:
+        InputError: the file is missing or unusable, or a weight is too large for 16 bits.
+    """
+    from model.checkpoint import plain_state, read_network, save
+    state = {name: value.half() if value.is_floating_point() else value
+             for name, value in plain_state(read_network(weights)).items()}
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise InputError(f"{weights}: {name} is too large for 16 bits")
+    save(state, output)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, metavar="FILE", help="weights or a training checkpoint")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="output file; replaced if it exists")
     args = parser.parse_args()
-    from model.checkpoint import plain_state, read_network, save
-    state = {name: value.half() if value.is_floating_point() else value
-             for name, value in plain_state(read_network(args.weights)).items()}
-    for name, value in state.items():
-        if not value.isfinite().all():
-            raise InputError(f"{args.weights}: {name} is too large for 16 bits")
-    save(state, args.output)
+    shrink_weights(args.weights, args.output)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
 
 
