@@ -1,31 +1,32 @@
 #!/usr/bin/env bash
-# Make the pictures of docs/ again, with the weights that come with the code.
+# Make the images of docs/ with the weights that come with the code.
 #
-#   scripts/make_gallery.sh [DIR]       # DIR: for what is made on the way, default output/gallery
+#   scripts/make_gallery.sh [DIR]       # DIR: intermediate files, default output/gallery
 #
-# Five minutes on two CPU cores. The rabbit's clip is fetched with pip, unless it is there as DIR/demo/bunny.mp4.
+# Five minutes on two CPU cores. The bunny clip is downloaded with pip, unless it exists as DIR/demo/bunny.mp4.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 CODE=$PWD
+export PYTHONPATH=$CODE
 PYTHON=${PYTHON:-python}
 mkdir -p "${1:-output/gallery}"
 WORK=$(cd "${1:-output/gallery}" && pwd)
 WEIGHTS=model/weights/lite.pth
 
-# docs/overlay.jpg: of the contact sheets of both clips that `make demo` goes through (which takes published weights
-# if they are in saves/).
+# docs/overlay.jpg: the contact sheets of both clips of the demo (which uses published weights if they are in saves/).
 "$PYTHON" -m scripts.demo "$WORK/demo"
 
-# docs/correspondence.jpg: a point on each object of the first picture, and where they are in the second.
+# docs/correspondence.jpg: points on the objects of one image, and their correspondences in another.
+rm -rf "$WORK/correspondence"
 "$PYTHON" try_correspondence.py --src_image examples/00015.jpg --tar_image examples/00020.jpg --model $WEIGHTS \
     --points 185,165 255,160 365,150 --output "$WORK/correspondence"
 
-# docs/training.jpg: the picture that train.py writes to TensorBoard, of one sample of a video without photographs in it.
-"$PYTHON" -m scripts.make_dataset "$WORK/made" --photos --cutouts --pictures 6 --videos 8 --frames 8 --height 240
+# docs/training.jpg: the image that train.py logs to TensorBoard, of one sample.
+"$PYTHON" -m scripts.make_dataset "$WORK/made" --kinds davis yv --photos --cutouts --videos 8 --frames 8
 (cd "$WORK" && rm -rf log saves && "$PYTHON" "$CODE/train.py" --network lite --load_network "$CODE/$WEIGHTS" --id gallery \
     --stage 2 -b 1 -i 1 --seed 3 --num_workers 1 --davis_root made/DAVIS --yv_root made/YouTube)
 
-"$PYTHON" - "$WORK" <<'END'
+"$PYTHON" - "$WORK" <<'PYTHON'
 import io
 import sys
 from pathlib import Path
@@ -37,14 +38,14 @@ work = Path(sys.argv[1])
 
 
 def save(rows, name, width):
-    """Stack pictures of one width, reduce them, write docs/<name>."""
-    whole = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
+    """Stack images of equal width, resize the stack and write docs/<name>."""
+    stack = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
     top = 0
     for row in rows:
-        whole.paste(row, (0, top))
+        stack.paste(row, (0, top))
         top += row.height
-    height = round(whole.height * width / whole.width)
-    whole.resize((width, height), Image.Resampling.LANCZOS).save(f"docs/{name}", quality=75)
+    height = round(stack.height * width / stack.width)
+    stack.resize((width, height), Image.Resampling.LANCZOS).save(f"docs/{name}", quality=75)
     size = Path("docs", name).stat().st_size
     print(f"docs/{name}: {width}x{height}, {size / 1000:.0f} KB")
     if size >= 150_000:
@@ -63,4 +64,4 @@ save([pair], "correspondence.jpg", pair.width)
 
 events = EventAccumulator(str(next((work / "log").iterdir())), size_guidance={"images": 0}).Reload()
 save([Image.open(io.BytesIO(events.Images("train/pairs")[0].encoded_image_string))], "training.jpg", 1200)
-END
+PYTHON

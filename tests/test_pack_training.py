@@ -45,8 +45,8 @@ def pack(tmp_path, monkeypatch):
     for kind in ("objects", "people"):
         write_pair(tmp_path / kind / "images", tmp_path / kind / "masks", "a")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["x", "out.tar", "--davis_root", "DAVIS", "--annotated", "objects", "--parts", "people",
-                                      "--weights", str(LITE_WEIGHTS), "--size", "48", "--workers", "1"])
+    monkeypatch.setattr(sys, "argv", ["x", "out.tar", "--davis_root", "DAVIS", "--annotated", "objects", "--parts",
+                                      "people", "--weights", str(LITE_WEIGHTS), "--size", "48", "--workers", "1"])
     return pack_training.main
 
 
