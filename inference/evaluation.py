@@ -99,7 +99,7 @@ def _propagate_videos(videos: list[Video], network: PropagationNetwork, config: 
                       palette: bytes | None, settings: RunSettings, overwrite: bool, timer: Timer,
                       show_bar: bool) -> list[str]:
     """Propagate masks through the videos and write them; returns the names of the videos that failed."""
-    done, failed, locked, queue = 0, [], set(), deque(videos)
+    failed, locked, queue = [], set(), deque(videos)
     frames = sum(len(video.frames.names) for video in videos)
     with frames_bar(frames) if show_bar and videos else nullcontext() as bar:
         while queue:
@@ -114,19 +114,17 @@ def _propagate_videos(videos: list[Video], network: PropagationNetwork, config: 
                         for index, label_map, _ in propagate(network, video, config, range(len(names)), timer):
                             writer.submit(write_mask, partial / f"{names[index]}.png", label_map, palette)
                             if bar:
-                                bar.update(done + index + 1)
+                                bar.increment()
                     settings.write(video.name)
             except LockedError:
                 if video.name not in locked:
-                    warn(f"{video.name}: another run is writing it; waiting for that run")
+                    warn(f"{video.name}: another run is writing it; trying again later")
                 locked.add(video.name)
                 queue.append(video)
                 time.sleep(1)
-                continue
             except InputError as error:
                 print(f"\nerror: {video.name}: {error}", file=sys.stderr, flush=True)
                 failed.append(video.name)
-            done += len(names)
     return failed
 
 
