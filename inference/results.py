@@ -8,12 +8,12 @@ from pathlib import Path
 
 from dataset.video import Video
 from util.cli import InputError
-from util.files import SYSTEM_FILES, TEMPORARY, recover_folder, write_atomic
+from util.files import LOCK, SYSTEM_FILES, TEMPORARY, recover_folder, write_atomic
 
 OVERLAY_FILES = ("overlay.mp4", "contact_sheet.png")
 
 
-def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> list[str]:
+def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> set[str]:
     """The files of an earlier run in a video's output folder, which may be replaced, by their paths in the folder.
 
     Args:
@@ -26,12 +26,12 @@ def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> 
     """
     recover_folder(folder)
     if not os.path.lexists(folder):
-        return []
+        return set()
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file or a broken link; choose another --output")
     ours = {f"{name}.png" for name in names} | {f"overlay/{name}" for name in OVERLAY_FILES}
     paths = [path.relative_to(folder) for path in folder.rglob("*") if path.name not in SYSTEM_FILES]
-    found = {path.as_posix() for path in paths if path.parts[0] != TEMPORARY
+    found = {path.as_posix() for path in paths if path.parts[0] not in (TEMPORARY, LOCK)
              and (path != Path("overlay") or (folder / path).is_symlink())}
     foreign = sorted(found - ours)
     if foreign:
@@ -39,7 +39,7 @@ def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> 
                          f"choose another --output")
     if found and not overwrite:
         raise InputError(f"{folder}: holds masks already; choose another --output, or --overwrite them")
-    return sorted(found)
+    return found
 
 
 def check_output_is_not_input(folder: Path, video: Video) -> None:

@@ -65,8 +65,8 @@ def atomic_folder(final: Path, replaceable: Collection[str] = ()) -> Iterator[Pa
     """A temporary folder, for the block to fill, that is then renamed to ``final``; removed if the block fails.
 
     An existing folder is renamed aside before and removed after. A process that is killed between the two renames
-    leaves it to `recover_folder`. A folder that must stay itself (a mount point, the current folder, one in a
-    read-only folder, another user's) is kept, and its files are replaced one by one.
+    leaves it to `recover_folder`. Where the folder cannot be renamed (a mount point, the current folder, a parent
+    without write permission), its files are replaced one by one.
 
     Args:
         final: the folder, or a symbolic link to it, which stays.
@@ -76,32 +76,66 @@ def atomic_folder(final: Path, replaceable: Collection[str] = ()) -> Iterator[Pa
     Raises:
         LockedError: another process writes to this folder.
     """
-    final = Path(os.path.realpath(final))
+    final, current = Path(os.path.realpath(final)), Path.cwd()
     final.parent.mkdir(parents=True, exist_ok=True)
+    recover_folder(final)
+    in_place = final.is_dir() and (os.path.ismount(final) or final in (current, *current.parents)
+                                   or not os.access(final.parent, os.W_OK))
+    partial = final / TEMPORARY if in_place else _hidden(final, TEMPORARY)
     with lock(final):
-        _recover(final)
-        keep = final.is_dir() and not _is_renamable(final)
-        partial = final / TEMPORARY if keep else _hidden(final, TEMPORARY)
-        shutil.rmtree(partial, ignore_errors=True)           # left by a killed process
+        for left_by_killed_process in (final / TEMPORARY, partial):
+            shutil.rmtree(left_by_killed_process, ignore_errors=True)
         partial.mkdir()
         try:
             with _naming_full_disk(final):
                 yield partial
                 with deferred_signals():
-                    if final.is_dir():
-                        _replace(final, partial, replaceable, keep)
-                    else:
+                    if not final.is_dir():
                         partial.rename(final)
+                    elif in_place or not _swap(partial, final, replaceable):
+                        stale = [final / name for name in replaceable if not (partial / name).exists()]
+                        _move_files(partial, final, overwrite=True)
+                        for path in stale:
+                            path.unlink(missing_ok=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def _swap(partial: Path, final: Path, replaceable: Collection[str]) -> bool:
+    """Put a new folder in the place of an old one and move other files to it; False if the old one stays."""
+    replaced = _hidden(final, REPLACED)
+    shutil.copymode(final, partial)
+    try:
+        final.rename(replaced)
+    except OSError:                          # not all file systems of containers rename folders
+        return False
+    partial.rename(final)
+    _move_files(replaced, final, skip=replaceable)
+    shutil.rmtree(replaced)
+    return True
+
+
 def recover_folder(final: Path) -> None:
-    """Complete or undo a replacement by `atomic_folder` that was killed, unless another process is at it."""
+    """Undo or complete a replacement by `atomic_folder` that was killed, unless another process is at it."""
     final = Path(os.path.realpath(final))
-    if _hidden(final, REPLACED).is_dir():
+    replaced = _hidden(final, REPLACED)
+    if replaced.is_dir():
         with suppress(LockedError), lock(final):
-            _recover(final)
+            if final.exists():
+                _move_files(replaced, final)
+                shutil.rmtree(replaced)
+            else:
+                replaced.rename(final)
+
+
+def _move_files(source: Path, target: Path, overwrite: bool = False, skip: Collection[str] = ()) -> None:
+    """Move all files and links below a folder to the same places below another one."""
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source)
+        if ((path.is_symlink() or not path.is_dir()) and name.as_posix() not in skip
+                and (overwrite or not os.path.lexists(target / name))):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target / name)
 
 
 @contextmanager
@@ -123,59 +157,6 @@ def lock(path: Path) -> Iterator[None]:
         with suppress(PermissionError):                      # Windows removes no open file
             file.unlink(missing_ok=True)
         holder.release()
-
-
-def _is_renamable(folder: Path) -> bool:
-    current = Path.cwd()
-    return not (folder.is_mount() or folder in (current, *current.parents) or not os.access(folder.parent, os.W_OK)
-                or folder.stat().st_uid != getattr(os, "geteuid", lambda: 0)())
-
-
-def _replace(final: Path, partial: Path, replaceable: Collection[str], keep: bool) -> None:
-    """Replace an existing folder by the new one, or its files if it is to be kept or cannot be renamed."""
-    replaced = _hidden(final, REPLACED)
-    try:
-        if not keep:
-            shutil.copymode(final, partial)
-            final.rename(replaced)
-    except OSError:                          # as for folders of an image's lower layer in a container
-        keep = True
-    if keep:
-        stale = [final / name for name in replaceable if not (partial / name).exists()]
-        for path in _files(partial):
-            target = final / path.relative_to(partial)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-        for path in stale:
-            path.unlink(missing_ok=True)
-    else:
-        partial.rename(final)
-        _remove_replaced(final, replaceable)
-
-
-def _recover(final: Path) -> None:
-    replaced = _hidden(final, REPLACED)
-    if replaced.is_dir():
-        if final.exists():
-            _remove_replaced(final)
-        else:
-            replaced.rename(final)
-
-
-def _remove_replaced(final: Path, replaceable: Collection[str] = ()) -> None:
-    """Move the files that are neither replaceable nor replaced to the new folder, then remove the old one."""
-    replaced = _hidden(final, REPLACED)
-    for path in _files(replaced):
-        target = final / path.relative_to(replaced)
-        if path.relative_to(replaced).as_posix() not in replaceable and not os.path.lexists(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
-    shutil.rmtree(replaced)
-
-
-def _files(folder: Path) -> list[Path]:
-    """All files and links below a folder."""
-    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
 
 
 def _hidden(path: Path, suffix: str) -> Path:
