@@ -10,29 +10,14 @@ whatever is really computed, so it compares machines and implementations: twice 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from inference.arguments import MAX_SIDE, add_network_arguments
 from model.defaults import STRIDE
 from util.cli import InputError, positive_int, run
 
-if TYPE_CHECKING:
-    from scripts.timing import FrameTiming
-
 # Multiply-adds of the original implementation per stride-16 location, for the frame and for each object.
 ORIGINAL_FRAME, ORIGINAL_OBJECT = 128e9 / 1620, 106e9 / 1620
 MAX_MEMORY_FRAMES = 10_000
-
-
-def row(args: argparse.Namespace, objects: int, memory: int, timing: FrameTiming) -> str:
-    """A row of the table."""
-    height, width = args.size
-    locations = -(-height // STRIDE) * -(-width // STRIDE)
-    original = 2 * locations * (ORIGINAL_FRAME + objects * ORIGINAL_OBJECT)
-    ratio = f"{original / timing.seconds / timing.matrix_product:.2f}" if timing.variant == "published" else ""
-    parts = ", ".join(f"{name} {100 * part:.0f} %" for name, part in timing.parts.items())
-    return (f"| {objects} | {memory} | {timing.seconds:.3g} | {1 / timing.seconds:.2f} | {ratio} | "
-            f"{timing.megabytes:.0f} | {parts} |")
 
 
 def parse() -> argparse.Namespace:
@@ -65,6 +50,7 @@ def main() -> None:
     from scripts.timing import in_new_process, time_frames
     from util.device import pick_device
     device = pick_device(args.device)
+    locations = -(-args.size[0] // STRIDE) * -(-args.size[1] // STRIDE)
     timings = ((objects, memory, in_new_process(time_frames, args, objects, memory))
                for objects in args.objects for memory in args.memory)
     for number, (objects, memory, timing) in enumerate(timings):
@@ -74,7 +60,11 @@ def main() -> None:
                   f"{torch.get_num_threads()} threads; matrix product {timing.matrix_product / 1e9:.0f} GFLOP/s\n\n"
                   f"| objects | in memory | seconds a frame | frames/s | of a matrix product | peak MB | parts |\n"
                   + "| --- " * 7 + "|")
-        print(row(args, objects, memory, timing), flush=True)
+        original = 2 * locations * (ORIGINAL_FRAME + objects * ORIGINAL_OBJECT)
+        ratio = f"{original / timing.seconds / timing.matrix_product:.2f}" if timing.variant == "published" else ""
+        parts = ", ".join(f"{name} {100 * part:.0f} %" for name, part in timing.parts.items())
+        print(f"| {objects} | {memory} | {timing.seconds:.3g} | {1 / timing.seconds:.2f} | {ratio} | "
+              f"{timing.megabytes:.0f} | {parts} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Timing of frames, and what it shares with the timing of training steps."""
+"""Timing of frames, training steps and data loading, for the benchmark scripts."""
 from __future__ import annotations
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import NamedTuple, TypeVar
 from unittest import mock
 
@@ -21,8 +21,12 @@ import inference_core
 from inference.propagation import load_for_propagation
 from inference_core import InferenceCore, to_label_map
 from model.defaults import INFERENCE_DEFAULTS, STRIDE
+from model.model import Trainer
 from model.network import PropagationNetwork
+from model.variants import build
+from util.allocation import keep_memory
 from util.device import allow_tf32, pick_device
+from util.opencv import cv2
 
 T = TypeVar("T")
 MATRIX_SIDE = 2048
@@ -136,3 +140,38 @@ def time_frames(args: argparse.Namespace, objects: int, memory: int) -> FrameTim
     parts = {name: part / total for name, part in seconds.items()}
     return FrameTiming(network.variant, statistics.median(times), {**parts, "rest": 1 - sum(parts.values())},
                        peak_megabytes(device), statistics.median(speeds))
+
+
+def random_batch(args: argparse.Namespace, objects: int) -> dict[str, torch.Tensor]:
+    """A batch as the data sets make it. Objects are vertical stripes, the same in all frames."""
+    shape = args.batch_size, args.frames
+    target = torch.arange(args.size).expand(*shape, args.size, args.size) * (objects + 1) // args.size
+    masks = torch.stack([(target[:, 0] == k + 1).float() for k in range(objects)], 1)
+    return {"frames": torch.randn(*shape, 3, args.size, args.size), "masks": masks, "target": target,
+            "selector": torch.ones(args.batch_size, objects)}
+
+
+def time_step(args: argparse.Namespace, objects: int) -> tuple[float, float]:
+    """Median seconds of a training step, and peak memory in MB; ``args``: of scripts/benchmark_training.py."""
+    keep_memory()
+    device = pick_device(args.device)
+    network = build(args.network, single_object=objects == 1).to(device, memory_format=torch.channels_last)
+    trainer, batch = Trainer(network, 1e-5, [], 0.1, args.amp), random_batch(args, objects)
+    times = [seconds_of(lambda: trainer.step(batch, 0), device) for _ in range(1 + args.repeats)]
+    return statistics.median(times[1:]), peak_megabytes(device)
+
+
+def time_loading(args: argparse.Namespace) -> None:
+    """Print the samples/s that one loading worker makes for each stage."""
+    from dataset.stages import bl30k_stage, static_stage, video_stage  # torchvision would count as memory of frames
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    options = {"seed": 0, "size": args.size, "length": args.frames}
+    stages = (static_stage(args.data / "static", **options),
+              bl30k_stage(args.data / "BL30K", lambda samples: 1, **options),
+              video_stage(args.data / "DAVIS", args.data / "YouTube", lambda samples: 1, **options))
+    print("\n| stage | samples/s of one loading worker |\n| --- | --- |")
+    for stage, data in enumerate(stages):
+        times = [seconds_of(partial(data.__getitem__, (0, index % len(data))), torch.device("cpu"))
+                 for index in range(1 + 8 * args.repeats)]
+        print(f"| {stage} | {1 / statistics.mean(times[1:]):.1f} |", flush=True)
