@@ -78,7 +78,7 @@ def screen():
     if not (shutil.which("Xvfb") and shutil.which("xdotool")):
         pytest.skip("needs Xvfb and xdotool")
     name = f":{90 + os.getpid() % 900}"
-    server = subprocess.Popen(["Xvfb", name, "-screen", "0", "1200x400x24"], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(["Xvfb", name, "-screen", "0", "1200x400x24", "-noreset"], stderr=subprocess.DEVNULL)
     yield name
     server.kill()
     server.wait()

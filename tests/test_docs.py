@@ -172,7 +172,7 @@ def test_the_page_of_flags_is_complete_and_true(script):
 def texts_of_the_code():
     """Every string in the code, with \0 for what is filled in."""
     texts = []
-    for path in (*ROOT.glob("*.py"), *(path for name in ("dataset", "model", "scripts", "util")
+    for path in (*ROOT.glob("*.py"), *(path for name in ("dataset", "inference", "model", "scripts", "util")
                                        for path in (ROOT / name).glob("*.py"))):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
