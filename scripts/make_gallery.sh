@@ -18,7 +18,6 @@ WEIGHTS=model/weights/lite.pth
 
 # docs/correspondence.jpg: points on the objects of one image, and their correspondences in another.
 rm -rf "$WORK/correspondence"
-rm -rf "$WORK/correspondence"
 "$PYTHON" try_correspondence.py --src_image examples/00015.jpg --tar_image examples/00020.jpg --model $WEIGHTS \
     --points 185,165 255,160 365,150 --output "$WORK/correspondence"
 
