@@ -83,11 +83,11 @@ def main() -> None:
                 write_overlay(video, folder, palette, folder / "overlay")
             except (InputError, OSError) as error:
                 shutil.rmtree(folder / "overlay", ignore_errors=True)
-                overlay_error = error
+                overlay_error = str(error).replace(str(folder), str(output))
     print(f"{written} of {len(video.frames.names)} frames have a mask: {output}"
           f" ({timer.frames / timer.seconds:.2f} frames/s on {device})")
     if overlay_error:
-        raise InputError(f"the masks are complete, but the overlay was not written: {overlay_error}") from overlay_error
+        raise InputError(f"the masks are complete, but the overlay was not written: {overlay_error}")
     if args.overlay:
         print(f"overlay: {output}/overlay/overlay.mp4\ncontact sheet: {output}/overlay/contact_sheet.png")
 

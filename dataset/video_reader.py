@@ -128,7 +128,9 @@ class VideoFrames:
         """As `ImageFrames.read`, in at most one thread, since a video is decoded in order."""
         if not indices:
             return iter(())
-        frames = self._forward(indices[0]) if indices[0] <= indices[-1] else self._backward(indices[0])
+        chunk, offset = divmod(indices[0], self.CHUNK)
+        forward = indices[0] <= indices[-1]
+        frames = islice(self._from_chunk(chunk), offset, None) if forward else self._backward(indices[0])
         return read_ahead(lambda index: self._next(frames, index), indices, min(workers, 1))
 
     def _next(self, frames: Iterator[np.ndarray], index: int) -> np.ndarray:
@@ -136,9 +138,6 @@ class VideoFrames:
         if frame is None:
             raise InputError(f"{self.describe(index)}: can no longer be decoded; did the file change?")
         return np.ascontiguousarray(frame[..., ::-1])
-
-    def _forward(self, start: int) -> Iterator[np.ndarray]:
-        return islice(self._from_chunk(start // self.CHUNK), start % self.CHUNK, None)
 
     def _backward(self, start: int) -> Iterator[np.ndarray]:
         for chunk in range(start // self.CHUNK, -1, -1):

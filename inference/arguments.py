@@ -33,10 +33,11 @@ def inference_side(text: str) -> int:
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--model`` and ``--device``."""
-    parser.add_argument("--model", type=weights_file, default=defaults.default_weights(), metavar="FILE",
-                        help=f"weights: a plain state dict, a training checkpoint, or one of the words published "
-                             f"({defaults.PUBLISHED_WEIGHTS}) and lite (the network that comes with the code) "
-                             f"(default: {defaults.PUBLISHED_WEIGHTS} if it exists, else lite)")
+    parser.add_argument(
+        "--model", type=weights_file, default=defaults.default_weights(), metavar="FILE",
+        help=f"weights: a plain state dict, a training checkpoint, or one of the words published "
+             f"({defaults.PUBLISHED_WEIGHTS}) and lite (the network that comes with the code) "
+             f"(default: {defaults.PUBLISHED_WEIGHTS} if it exists, else lite)")
     parser.add_argument("--device", metavar="NAME",
                         help="cpu, cuda, cuda:1, mps (default: CUDA if available, else MPS, else CPU)")
 
@@ -50,41 +51,27 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
     published, lite = (defaults.INFERENCE_DEFAULTS[name] for name in ("published", "lite"))
     parser.set_defaults(default_size=size)
     add_network_arguments(parser)
-    parser.add_argument("--size", type=inference_side, metavar="PIXELS",
-                        help=f"pixels of the shorter side at inference, -1 for the size of the frames; masks are "
-                             f"always written at the size of the frames (default: {size or -1}; lite: {lite.size})")
+    add = parser.add_argument
+    add("--size", type=inference_side, metavar="PIXELS",
+        help=f"pixels of the shorter side at inference, -1 for the size of the frames; masks are always written at the "
+             f"size of the frames (default: {size or -1}; lite: {lite.size})")
     kernel = parser.add_mutually_exclusive_group()
-    kernel.add_argument("--use_km", action="store_true",
-                        help=f"kernelized memory reading, with the network's default sigma or "
-                             f"{defaults.KERNEL_SIGMA} stride-16 locations (default: "
-                             f"{'on' if published.kernel_sigma else 'off'}; lite: "
-                             f"{'on' if lite.kernel_sigma else 'off'})")
+    kernel.add_argument(
+        "--use_km", action="store_true",
+        help=f"kernelized memory reading, sigma {defaults.KERNEL_SIGMA} stride-16 locations or the network's default "
+             f"(default: {'on' if published.kernel_sigma else 'off'}; lite: {'on' if lite.kernel_sigma else 'off'})")
     kernel.add_argument("--no_km", action="store_true", help="no kernelized memory reading, for any network")
     reading = parser.add_mutually_exclusive_group()
     reading.add_argument("--no_top", action="store_true", help="read all memory locations instead of the top k")
     reading.add_argument("--top_k", type=positive_int, metavar="K",
-                        help=f"memory locations that each query location reads (default: {published.top_k}; "
-                             f"lite: {lite.top_k})")
-    parser.add_argument("--mem_every", type=positive_int, default=5, metavar="N",
-                        help="memorize every N-th frame (default: %(default)s)")
-    parser.add_argument("--max_memory_frames", type=positive_int, metavar="N",
-                        help="keep at most N frames in memory, the first and the latest (default: no limit)")
-    parser.add_argument("--amp", action="store_true",
-                        help="automatic mixed precision: faster on most GPUs, masks differ slightly (default: off)")
-    parser.add_argument("--tf32", action="store_true",
-                        help="allow TF32 on NVIDIA GPUs: faster, masks differ slightly (default: off)")
-    parser.add_argument("--num_workers", type=non_negative_int, default=2, metavar="N",
-                        help="threads that read frames ahead (default: %(default)s)")
-
-
-def benchmark_parser(description: str, size: int | None = None) -> argparse.ArgumentParser:
-    """A parser with the arguments that all benchmark scripts have. ``size``: see `add_arguments`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR",
-                        help="folder for the masks DIR/<video>/<frame>.png; finished videos in it are skipped")
-    add_arguments(parser, size)
-    parser.set_defaults(model=None)         # so that the lite network replaces missing weights with a warning
-    parser.add_argument("--overwrite", action="store_true", help="redo finished videos")
-    parser.add_argument("--no_score", action="store_true",
-                        help="do not compute J and F (default: computed where there is ground truth)")
-    return parser
+                         help=f"memory locations that each query location reads (default: {published.top_k}; "
+                              f"lite: {lite.top_k})")
+    add("--mem_every", type=positive_int, default=5, metavar="N",
+        help="every N-th frame becomes a memory frame (default: %(default)s)")
+    add("--max_memory_frames", type=positive_int, metavar="N",
+        help="keep at most N memory frames, the first and the latest (default: no limit)")
+    add("--amp", action="store_true",
+        help="automatic mixed precision: faster on most GPUs, masks differ slightly (default: off)")
+    add("--tf32", action="store_true", help="allow TF32 on NVIDIA GPUs: faster, masks differ slightly (default: off)")
+    add("--num_workers", type=non_negative_int, default=2, metavar="N",
+        help="threads that read frames ahead (default: %(default)s)")

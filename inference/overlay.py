@@ -12,6 +12,7 @@ from dataset.video import Video
 from dataset.video_reader import VideoFrames, opencv_path
 from inference.results import OVERLAY_FILES
 from util.cli import InputError
+from util.files import atomic_file
 from util.opencv import cv2
 
 THUMBNAIL_WIDTH, SHEET_COLUMNS, SHEET_ROWS = 320, 4, 3
@@ -63,7 +64,8 @@ def write_overlay(video: Video, masks: Path, palette: bytes, folder: Path) -> No
         count = 0
     if count < len(names):
         raise InputError(f"{path}: only {count} of {len(names)} frames were written; is the disk full?")
-    contact_sheet(thumbnails).save(sheet)
+    with atomic_file(sheet) as partial:
+        contact_sheet(thumbnails).save(partial, format="PNG")
 
 
 def contact_sheet(thumbnails: Sequence[tuple[str, Image.Image]]) -> Image.Image:
