@@ -84,8 +84,9 @@ def read_mask(path: Path, show_warnings: bool = False) -> np.ndarray:
     if len(objects) > MAX_OBJECTS:
         raise InputError(f"{path}: has {len(objects)} objects, the limit is {MAX_OBJECTS}; if this is a photo or a "
                          f"mask with smooth edges, save it without smoothing as a palette PNG, or threshold it")
-    if mask.max() > 255 or mask.min() < 0:
-        raise InputError(f"{path}: has the label {objects[-1]}; labels must be from 1 to 255")
+    invalid = objects[(objects < 0) | (objects > 255)]
+    if len(invalid):
+        raise InputError(f"{path}: has the label {invalid[-1]}; labels must be from 1 to 255")
     edges = smooth_edges(mask, image.mode == "P")
     if edges:
         message = (f"{path}: {len(edges)} of its {len(objects)} labels (such as {edges[0]}) only form thin lines, as "

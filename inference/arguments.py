@@ -75,3 +75,16 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
     add("--tf32", action="store_true", help="allow TF32 on NVIDIA GPUs: faster, masks differ slightly (default: off)")
     add("--num_workers", type=non_negative_int, default=2, metavar="N",
         help="threads that read frames ahead (default: %(default)s)")
+
+
+def benchmark_parser(description: str, size: int | None = None) -> argparse.ArgumentParser:
+    """A parser with the arguments that all benchmark scripts have. ``size``: see `add_arguments`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR",
+                        help="folder for the masks DIR/<video>/<frame>.png; finished videos in it are skipped")
+    add_arguments(parser, size)
+    parser.set_defaults(model=None)         # so that the lite network replaces missing weights with a warning
+    parser.add_argument("--overwrite", action="store_true", help="redo finished videos")
+    parser.add_argument("--no_score", action="store_true",
+                        help="do not compute J and F (default: computed where there is ground truth)")
+    return parser
