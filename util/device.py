@@ -61,7 +61,7 @@ class ProcessGroup(NamedTuple):
         """Connect to the other processes if ``torchrun`` started more than one.
 
         Raises:
-            InputError: the others cannot be reached, or torchrun's environment variables are incomplete.
+            InputError: the others cannot be reached, or environment variables of torchrun are missing.
         """
         if os.environ.get("WORLD_SIZE", "1") == "1":
             return cls()
@@ -71,8 +71,8 @@ class ProcessGroup(NamedTuple):
             connection = distributed.new_group(timeout=WAIT_TIMEOUT)
         except (ValueError, RuntimeError) as error:
             found = " ".join(f"{name}={os.environ[name]}" for name in TORCHRUN_VARIABLES if name in os.environ)
-            raise InputError(f"{found}: cannot join the other processes ({first_line(error)}); start them with "
-                             f"torchrun, or unset WORLD_SIZE to run alone") from error
+            raise InputError(f"{found}: cannot reach the other processes ({first_line(error)}); if none of them has "
+                             f"failed, start them with torchrun, or unset WORLD_SIZE to run alone") from error
         return cls(distributed.get_rank(), distributed.get_world_size(), connection)
 
     def any(self, flag: bool) -> bool:

@@ -1,0 +1,63 @@
+"""The process group: every process ends when one fails."""
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from commands import ROOT
+
+from util.cli import InputError
+from util.device import ProcessGroup, pick_device
+
+JOB = """
+from util.cli import InputError, run
+
+def main():
+    from util.device import ProcessGroup
+    group = ProcessGroup.join()
+    print(group.any(group.rank == 1), group.any(False), group.gather(group.rank))
+    if group.rank == 1:
+        raise InputError("f.png: bad")
+    group.gather("never")
+
+run(main)
+"""
+
+
+@pytest.mark.slow
+def test_processes_exchange_values_and_one_that_fails_ends_the_other():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [subprocess.Popen([sys.executable, "-c", JOB], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                  text=True, env={**environment, "RANK": str(rank)}) for rank in (0, 1)]
+    results = [(*process.communicate(timeout=120), process.returncode) for process in processes]
+    values = "True False [0, 1]\n"
+    assert results == [(values, "error: another process of this run has failed; see its error above\n", 2),
+                       (values, "error: f.png: bad\n", 2)]
+
+
+def test_a_single_process_needs_no_connection():
+    group = ProcessGroup.join()
+    assert (group.rank, group.world_size) == (0, 1)
+    assert (group.any(True), group.any(False), group.gather("x")) == (True, False, ["x"])
+
+
+@pytest.mark.parametrize(("variables", "message"), [
+    ({"WORLD_SIZE": "2"}, r"WORLD_SIZE=2: cannot reach .*RANK expected.*start them with torchrun, or unset WORLD_SIZE"),
+    ({"WORLD_SIZE": "x"}, "WORLD_SIZE=x: cannot reach"),
+    ({"WORLD_SIZE": "2", "RANK": "y", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, "RANK=y WORLD_SIZE=2"),
+])
+def test_variables_without_torchrun(variables, message, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=message):
+        ProcessGroup.join()
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:99", "cpu:x"])
+def test_devices_that_are_not_there(name):
+    with pytest.raises(InputError, match=f"--device {name}: not available on this machine"):
+        pick_device(name)
