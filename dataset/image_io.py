@@ -143,8 +143,9 @@ def fit_mask(path: Path, mask: np.ndarray, height: int, width: int) -> np.ndarra
     rows, columns = mask.shape
     if abs(rows * width / (columns * height) - 1) > 0.01:
         raise InputError(f"{path}: the mask is {columns}x{rows} pixels, its frame {width}x{height}")
-    resized = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
-    return np.asarray(resized).astype(mask.dtype)
+    y = ((np.arange(height) + 0.5) * rows / height).astype(int)
+    x = ((np.arange(width) + 0.5) * columns / width).astype(int)
+    return mask[y[:, None], x]
 
 
 def write_mask(path: Path, mask: np.ndarray, palette: bytes | None) -> None:
