@@ -114,6 +114,14 @@ def test_a_signal_during_imports_ends_without_a_message(number, tmp_path):
     assert (process.returncode, err) == (128 + number, "")
 
 
+def test_ctrl_c_before_main_prints_nothing():
+    process = start("pass", "print('on', flush=True); time.sleep(60)")
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (-signal.SIGINT, "")           # 130 in a shell
+
+
 def test_names_that_the_terminal_cannot_print():
     code, out, err = finish("print('ä.png'); warn('ö.png'); raise InputError('\\udcff.png')",
                             {"PYTHONIOENCODING": "ascii"})

@@ -26,6 +26,10 @@ SHOW_TRACEBACKS = "MASK_PROPAGATION_TRACEBACK"          # environment variable
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
 
 
+# Ctrl-C while a script is being imported prints nothing; afterwards, `run` handles it.
+sys.excepthook = lambda kind, *rest: kind is KeyboardInterrupt or sys.__excepthook__(kind, *rest)
+
+
 class InputError(Exception):
     """The user's input cannot be used. The message is one line that names the file or flag and the remedy."""
 
