@@ -8,9 +8,10 @@ from pathlib import Path
 
 from dataset.video import Video
 from util.cli import InputError
-from util.files import LOCK, SYSTEM_FILES, TEMPORARY, recover_folder, write_atomic
+from util.files import LOCK, TEMPORARY, recover_folder, write_atomic
 
 OVERLAY_FILES = ("overlay.mp4", "contact_sheet.png")
+SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
 def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> set[str]:

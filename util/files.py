@@ -16,7 +16,6 @@ from util.cli import DISK_FULL, InputError, deferred_signals
 
 TEMPORARY = ".mask_propagation.partial"      # an unmistakable name, since the folder is deleted
 LOCK, REPLACED = ".mask_propagation.lock", ".mask_propagation.replaced"
-SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
 class LockedError(InputError):

@@ -26,8 +26,8 @@ class ProgressBar(progressbar.ProgressBar):
     Use as a context manager, so that its last state is printed before the message of an error.
     """
 
-    def __init__(self, max_value: object, widgets: list, initial_value: int = 0):
-        super().__init__(0, max_value, widgets, initial_value=initial_value, fd=sys.stderr,
+    def __init__(self, max_value: int, widgets: list):
+        super().__init__(0, max_value, widgets, fd=sys.stderr,
                          min_poll_interval=0 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES)
 
     def finish(self, end: str = "\n", dirty: bool = False) -> None:
@@ -52,14 +52,3 @@ def training_bar(start: int, stop: int, samples: int) -> ProgressBar:
     return ProgressBar(max(stop - start, 0), [
         f"from {start} " if start else "", progressbar.SimpleProgress(), " iterations ", progressbar.Bar(), " ",
         Rate("samples", samples), " ", progressbar.AdaptiveETA()])
-
-
-def bytes_bar(label: str, start: int, total: int | None) -> ProgressBar:
-    """A bar over the bytes of a file, with the recent rate and, if ``total`` is known, the remaining time."""
-    widgets = [label, " ", progressbar.DataSize()]
-    if total is not None:
-        widgets += [" of ", progressbar.DataSize("max_value"), " ", progressbar.Percentage(), " ", progressbar.Bar()]
-    widgets += [" ", progressbar.AdaptiveTransferSpeed()]
-    if total is not None:
-        widgets += [" ", progressbar.AdaptiveETA()]
-    return ProgressBar(progressbar.UnknownLength if total is None else total, widgets, start)
