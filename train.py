@@ -2,39 +2,99 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import json
+import math
 import signal
-import sys
 import time
-from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.utils.data import DataLoader
-
-from dataset.sampling import BatchSchedule
-from dataset.stages import TrainingSet, bl30k_stage, collate, end_workers, start_worker, static_stage, video_stage
-from model.losses import hard_pixel_ratio
-from model.model import Trainer
-from model.network import PropagationNetwork
-from model.pretrained import imagenet_weights, start_from_imagenet, start_from_network
-from model.variants import build
-from util.allocation import keep_memory
-from util.cli import InputError, pluralize, run, warn
-from util.device import ProcessGroup, pick_device
-from util.files import prepare_folder
+from util.cli import SIGNALS, InputError, pluralize, run, warn
 from util.hyper_para import parse
-from util.logger import Logger, describe_commit, training_grid
-from util.progress import training_bar
 
-REPORT_EVERY, PICTURE_EVERY = 100, 800
-SAVES = Path("saves")
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    from dataset.stages import TrainingSet
+    from model.model import Trainer
+    from model.network import PropagationNetwork
+    from util.device import ProcessGroup
+    from util.logger import Logger
+
+REPORT_EVERY, IMAGE_EVERY = 100, 800
+SAVES, LOG = Path("saves"), Path("log")
+# Saved in checkpoints. A resumed run keeps the learning rate of its checkpoint.
+LEARNING_RATE = ("lr", "steps", "gamma", "encoder_lr")
+SETTINGS = ("stage", "seed", "size", "frames", "top_k", "kernel_sigma", "ema", *LEARNING_RATE)
+
+
+def main() -> int:
+    args = parse()
+    import torch
+    from torch.utils.data import DataLoader
+
+    from dataset.sampling import batch_schedule
+    from dataset.stages import collate, start_worker
+    from model.model import Trainer
+    from util.allocation import keep_memory
+    from util.device import ProcessGroup, pick_device
+    from util.logger import Logger, describe_commit
+
+    group = ProcessGroup.join()
+    keep_memory()
+    torch.backends.cudnn.benchmark = args.benchmark
+    device = pick_device(args.device)
+    data = build_data(args, group)
+    per_iteration = args.batch_size * group.world_size
+    per_epoch = len(data) // per_iteration
+    if not per_epoch:
+        raise InputError(f"{len(data)} samples do not fill a batch of {args.batch_size} in {group.world_size} "
+                         f"processes: use a smaller --batch_size")
+    network = build_network(args).to(device, memory_format=torch.channels_last)
+    trainer = Trainer(network, args.lr, args.steps, args.gamma, args.amp, args.encoder_lr, args.top_k,
+                      args.kernel_sigma, args.ema)
+    settings = {name: getattr(args, name) for name in SETTINGS} | {"samples per iteration": per_iteration}
+    start = resume(trainer, args, settings) if args.load_model else 0
+    schedule = batch_schedule(len(data), args.batch_size, start, args.iterations, args.seed, group.rank,
+                              group.world_size)
+    loader = DataLoader(data, batch_sampler=schedule, num_workers=args.num_workers, collate_fn=collate,
+                        pin_memory=device.type == "cuda", worker_init_fn=start_worker)
+    logger, long_id = None, None
+    if group.rank == 0:
+        if args.id.upper() != "NULL":
+            long_id = create_run_folder(args.id)
+        logger = Logger(args.id, LOG / long_id if long_id else None)
+        logger.text("hyperpara", json.dumps(vars(args), default=str))
+        logger.text("git", describe_commit(Path(__file__).parent))
+        epochs = math.ceil(args.iterations / per_epoch)
+        print(f"{pluralize(len(data), 'sample')}, {pluralize(per_epoch, 'iteration')} per epoch, "
+              f"{pluralize(epochs, 'epoch')}, starting at iteration {start}", flush=True)
+    group.any(False)         # raises if another process has failed; the next line would wait for it
+    if group.world_size > 1:
+        trainer.distribute()
+    return loop(trainer, loader, args, group, logger, long_id, start, settings)
+
+
+def build_data(args: argparse.Namespace, group: ProcessGroup) -> TrainingSet:
+    """Return the data of the stage."""
+    from dataset.stages import bl30k_stage, static_stage, video_stage
+
+    def epochs(samples: int) -> int:
+        return math.ceil(args.iterations / max(samples // (args.batch_size * group.world_size), 1))
+    if args.stage == 0:
+        return static_stage(args.static_root, args.seed, args.size, args.frames)
+    if args.stage == 1:
+        return bl30k_stage(args.bl_root, epochs, args.seed, args.size, args.frames, args.files_every)
+    return video_stage(args.davis_root, args.yv_root, epochs, args.seed, args.size, args.frames)
 
 
 def build_network(args: argparse.Namespace) -> PropagationNetwork:
-    """The network of the stage, with the weights that the arguments ask for."""
+    """Return the network of the stage with its initial weights."""
+    import torch
+
+    from model.pretrained import imagenet_weights, start_from_imagenet, start_from_network
+    from model.variants import build
     torch.manual_seed(args.seed)
     network = build(args.network, single_object=args.stage == 0)
     if args.load_network:
@@ -44,161 +104,109 @@ def build_network(args: argparse.Namespace) -> PropagationNetwork:
         try:
             start_from_imagenet(network, weights)
         except InputError as error:
-            raise InputError(f"{args.backbone_weights or 'the installed weights'}: {error}") from None
+            raise InputError(f"{args.backbone_weights or 'the installed weights'}: {error}") from error
     return network
 
 
-def build_data(args: argparse.Namespace, share: ProcessGroup) -> TrainingSet:
-    """The data of the stage."""
-    def epochs(samples: int) -> int:
-        per_epoch = samples // (args.batch_size * share.world)
-        return -(-args.iterations // max(per_epoch, 1))
-    if args.stage == 0:
-        return static_stage(args.static_root, args.seed, args.size, args.frames)
-    if args.stage == 1:
-        return bl30k_stage(args.bl_root, epochs, args.seed, args.size, args.frames, args.files_every)
-    return video_stage(args.davis_root, args.yv_root, epochs, args.seed, args.size, args.frames)
+def resume(trainer: Trainer, args: argparse.Namespace, settings: dict[str, Any]) -> int:
+    """Load the checkpoint and return its iteration. Changed settings cause a warning.
+
+    The checkpoint's learning rate, decay and encoder factor replace those in ``settings``.
+    """
+    start, saved = trainer.load(args.load_model)
+    if start >= args.iterations:
+        raise InputError(f"{args.load_model}: is at iteration {start} already; ask for more with --iterations")
+    for name in settings:
+        if name in saved and saved[name] != settings[name]:
+            if name in LEARNING_RATE:
+                warn(f"{args.load_model}: resumes with its own --{name} {saved[name]}, not {settings[name]}")
+                settings[name] = saved[name]
+            else:
+                warn(f"{args.load_model}: was saved with {name} {saved[name]} and resumes with {settings[name]}: the "
+                     f"result differs from that of an uninterrupted run")
+    return start
 
 
-class Report:
-    """Averages figures over a window of iterations and over all processes."""
-
-    def __init__(self, share: ProcessGroup):
-        self.share = share
-        self.window: list[dict[str, torch.Tensor]] = []
-        self.since = time.perf_counter()
-
-    def add(self, figures: dict[str, torch.Tensor]) -> None:
-        """Take one iteration's figures, without waiting for the device."""
-        self.window.append(figures)
-
-    def conclude(self, iteration: int, lr: float) -> dict[str, float]:
-        """The window's means, by the names of the log; starts a new window. To be called by all processes."""
-        count = len(self.window)
-        sums = {name: sum(figures[name] for figures in self.window).cpu() for name in self.window[0]}
-        seconds, self.since = time.perf_counter() - self.since, time.perf_counter()
-        self.window = []
-        parts = self.share.gather({name: value.tolist() for name, value in sums.items()})
-        losses = {name: sum(part[name] for part in parts) / len(parts) / count for name in sums if name != "overlap"}
-        overlaps = torch.tensor([part["overlap"] for part in parts]).sum(0)
-        iou = ((overlaps[:, 0] + 1) / (overlaps[:, 1] + 1)).tolist()
-        return {**losses, "total_loss": sum(losses.values()), "p": hard_pixel_ratio(iteration),
-                **dict(zip(("iou/iou", "iou/sec_iou"), iou, strict=False)), "lr": lr, "time": seconds / count}
+def create_run_folder(name: str) -> str:
+    """Create a folder in ``saves`` and return its name, the long id of this run, which begins with the time."""
+    while True:
+        long_id = f"{time.strftime('%b%d_%H.%M.%S')}_{name}"
+        try:
+            (SAVES / long_id).mkdir(parents=True)
+        except FileExistsError:              # another run of this name has started in the same second
+            time.sleep(0.1)
+        else:
+            return long_id
 
 
-def train(args: argparse.Namespace, share: ProcessGroup) -> int:
-    """Build, then loop. Returns the exit code."""
-    keep_memory()
-    device = pick_device(args.device)
-    torch.backends.cudnn.benchmark = args.benchmark
-    data = build_data(args, share)
-    trainer = Trainer(build_network(args).to(device, memory_format=torch.channels_last), args.lr, args.steps,
-                      args.gamma, args.amp, distributed=share.world > 1, encoder_lr=args.encoder_lr,
-                      top_k=args.top_k)
-    start, settings = 0, {"stage": args.stage, "seed": args.seed, "size": args.size, "frames": args.frames,
-                          "samples an iteration": args.batch_size * share.world}
-    rates = {name: getattr(args, name) for name in ("lr", "steps", "gamma", "encoder_lr")}
-    if args.load_model:
-        start, before = trainer.load(args.load_model)
-        if start >= args.iterations:
-            raise InputError(f"{args.load_model}: is at iteration {start} already; ask for more with --iterations")
-        for name in settings.keys() & before.keys():
-            if settings[name] != before[name]:
-                warn(f"{args.load_model}: trained so far with {name} {before[name]}, goes on with {settings[name]}: "
-                     f"not the samples that it would have seen")
-        for name in rates.keys() & before.keys():
-            if rates[name] != before[name]:
-                warn(f"{args.load_model}: goes on with its own --{name} {before[name]}, not {rates[name]}")
-        rates |= {name: before[name] for name in rates.keys() & before.keys()}
-    try:
-        schedule = BatchSchedule(len(data), args.batch_size, start, args.iterations, args.seed, share.rank, share.world)
-    except ValueError as error:
-        raise InputError(f"{error}: use a smaller --batch_size") from None
-    loader = DataLoader(data, batch_sampler=schedule, num_workers=args.num_workers, collate_fn=collate,
-                        pin_memory=device.type == "cuda", worker_init_fn=start_worker)
-    atexit.register(end_workers)
+def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, group: ProcessGroup, logger: Logger | None,
+         long_id: str | None, start: int, settings: dict[str, Any]) -> int:
+    """Train until the last iteration or a signal, with logs and checkpoints. Returns the exit code."""
+    from dataset.stages import batches
+    from model.losses import MetricAverage
+    from util.logger import training_grid
+    from util.progress import training_bar
 
-    main_process = share.rank == 0
-    logger = Logger(None if args.id.upper() == "NULL" else args.id) if main_process else None
-    if main_process:
-        if logger.long_id:
-            prepare_folder(SAVES / logger.long_id)
-        logger.text("hyperpara", json.dumps(vars(args), default=str))
-        logger.text("git", describe_commit(Path(__file__).parent))
-        print(f"{pluralize(len(data), 'sample')}, {pluralize(schedule.per_epoch, 'iteration')} an epoch, "
-              f"{pluralize(schedule.epochs, 'epoch')}, starting at iteration {start}", flush=True)
+    stop: list[int] = []
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda received, _: stop.append(received))
 
     def save(iteration: int) -> None:
-        if main_process and logger.long_id:
-            trainer.save(SAVES / logger.long_id, logger.long_id, iteration, {**settings, **rates})
+        if long_id:
+            trainer.save(SAVES / long_id, long_id, iteration, settings)
 
-    return loop(trainer, loader, args, share, logger, start, save)
-
-
-def batches(loader: DataLoader) -> Iterator[dict[str, Any]]:
-    """What the loader gives; a worker's error without the traceback that PyTorch makes its message."""
-    try:
-        yield from loader
-    except InputError as error:
-        raise InputError(str(error).strip().splitlines()[-1].removeprefix("util.cli.InputError: ")) from None
-
-
-def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, share: ProcessGroup, logger: Logger | None,
-         start: int, save: Any) -> int:  # noqa: ANN401
-    """Go through the batches; report, picture and save on the way, at the end and when asked to stop."""
-    stop: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: stop.append(received))
-    report, skipped, iteration = Report(share), 0, start
-    bar = training_bar(start, args.iterations, args.batch_size * share.world) if share.rank == 0 else None
-    try:
-        for batch in batches(loader):
-            for message in batch["skipped"]:
-                warn(f"{message}; another sample takes its place")
-            skipped += len(batch["skipped"])
-            if iteration > start and iteration % args.save_every == 0:
+    report_every, image_every = (1, 1) if args.debug else (REPORT_EVERY, IMAGE_EVERY)
+    metrics, skipped, iteration, failure = MetricAverage(group), 0, start, None
+    progress = training_bar(start, args.iterations, settings["samples per iteration"]) if logger else nullcontext()
+    with progress as bar, batches(loader) as iterator:
+        try:
+            for batch in iterator:
+                failure = batch if isinstance(batch, InputError) else None
+                if iteration > start and iteration % args.save_every == 0:
+                    save(iteration)
+                if group.any(bool(stop or failure)):       # all processes leave the loop at the same iteration
+                    break
+                for message in batch["skipped"]:
+                    warn(f"{message}; another sample takes its place")
+                skipped += len(batch["skipped"])
+                lr = trainer.scheduler.get_last_lr()[0]
+                values, predictions = trainer.step(batch, iteration)
+                metrics.add(values)
+                last = iteration == args.iterations - 1
+                if args.debug or last or (iteration % report_every == 0 and iteration > start):
+                    scalars = metrics.finish(iteration, lr)
+                    if logger:
+                        logger.scalars(scalars, iteration)
+                    if not math.isfinite(scalars["total_loss"]):
+                        raise InputError(f"the loss is not finite at iteration {iteration}; train with a smaller --lr, "
+                                         f"from the last checkpoint if there is one")
+                if logger and iteration % image_every == 0:
+                    masks = tuple(prediction.probabilities.detach() for prediction in predictions)
+                    logger.image("train/pairs", training_grid(batch["frames"], batch["target"], masks), iteration)
+                iteration += 1
+                if bar:
+                    bar.update(iteration - start)
+        except Exception:
+            if iteration > start and not args.debug:
                 save(iteration)
-            # Processes stop together, or the others would wait for the gradients of the one that left.
-            if share.any(bool(stop)):
-                break
-            lr = trainer.scheduler.get_last_lr()[0]
-            figures, predictions = trainer.step(batch, iteration)
-            report.add(figures)
-            if args.debug or iteration % REPORT_EVERY == 0 and iteration > start or iteration == args.iterations - 1:
-                values = report.conclude(iteration, lr)
-                if logger:
-                    logger.scalars(values, iteration)
-            if logger and iteration % PICTURE_EVERY == 0:
-                found = tuple(part.probabilities.detach() for part in predictions)
-                logger.picture("train/pairs", training_grid(batch["frames"], batch["target"], found), iteration)
-            iteration += 1
-            if bar:
-                bar.update(iteration - start)
-    except Exception:
-        if iteration > start:
-            save(iteration)
-        raise
-    if bar:
-        bar.finish(dirty=True)
-    save(iteration)
-    total_skipped = sum(share.gather(skipped))
+            raise
+        if bar:
+            bar.finish(dirty=True)
+    saved = long_id and iteration > start and not args.debug
+    if saved:
+        save(iteration)
+    if failure:
+        raise failure
+    total_skipped = sum(group.gather(skipped))
     if logger:
         if total_skipped:
-            print(f"{total_skipped} samples could not be used and were replaced, see the warnings above")
-        where = f"saved in {SAVES / logger.long_id}" if logger.long_id else "nothing saved (--id NULL)"
-        print(f"{'stopped' if stop else 'finished'} at iteration {iteration}, {where}", flush=True)
+            print(f"{pluralize(total_skipped, 'sample')} could not be used and were replaced, see the warnings above")
+        where = f"saved in {SAVES / long_id}" if saved else f"nothing saved ({'--debug' if long_id else '--id NULL'})"
+        verb = "finished" if iteration == args.iterations else "stopped"
+        print(f"{verb} at iteration {iteration}, {where}", flush=True)
         logger.close()
     return 128 + stop[0] if stop else 0
-
-
-def main() -> int:
-    args = parse()
-    share = ProcessGroup.join()
-    try:
-        return train(args, share)
-    finally:
-        if share.world > 1 and sys.exc_info()[0] is None:
-            torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

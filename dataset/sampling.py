@@ -1,80 +1,75 @@
-"""How far apart in time the frames of a training sample may be, as training goes on."""
+"""Training samples: their type, how the frames of a video are chosen, and the order of the batches."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypedDict
 
 import torch
+from torch import Tensor
 
-SHORTEST, GROWING = 5, ((0.1, 10), (0.2, 15), (0.3, 20), (0.4, 25))
+MIN_DISTANCE, GROWTH = 5, ((0.1, 10), (0.2, 15), (0.3, 20), (0.4, 25))      # from this fraction of the epochs on
 
 
-def frame_distance(epoch: int, epochs: int, last_phase: float, files_every: int = 1) -> int:
-    """The maximum distance of frames at an epoch, counted in files.
+class TrainingSample(TypedDict):
+    """One sample of T frames and K objects (1 in stage 0, else 2). A batch has a leading dimension B."""
+    frames: Tensor          # (T, 3, H, W) float32, normalised
+    masks: Tensor           # (K, H, W) float32, ground truth of the first frame, 0 to 1
+    target: Tensor          # (T, H, W) int64, 0 background, 1..K
+    selector: Tensor        # (K,) float32, 1 where the object exists
+    skipped: list[str]      # error messages of the samples that this one replaces
+
+
+def max_frame_distance(epoch: int, epochs: int, last_phase: float, files_every: int = 1) -> int:
+    """Return the maximum distance of a sample's frames at an epoch, counted in files.
 
     Args:
+        epoch: from 0.
         epochs: of the whole training.
-        last_phase: from which share of the epochs on it is back at the shortest: 0.8 for BL30K, 0.9 otherwise.
-        files_every: only every so many frames there is a file.
+        last_phase: fraction of the epochs from which on the distance is minimal again: 0.8 for BL30K, else 0.9.
+        files_every: distance in frames between the files.
     """
-    distance = max([SHORTEST, *(distance for share, distance in GROWING if epoch >= round(epochs * share))])
+    distance = max([MIN_DISTANCE, *(value for fraction, value in GROWTH if epoch >= round(epochs * fraction))])
     if epoch >= round(epochs * last_phase):
-        distance = SHORTEST
+        distance = MIN_DISTANCE
     return max(distance // files_every, 1)
 
 
-def sample_frames(frames: int, distance: int, draw: Callable[[int, int], int], count: int = 3) -> list[int]:
-    """Frames of a video in order of time, or reversed; near its end some may be the same.
+def sample_frames(frames: int, max_distance: int, draw: Callable[[int, int], int], count: int = 3) -> list[int]:
+    """Return frame indices in the order of time or reversed. Near the end of the video a frame can repeat.
 
     Args:
-        frames: how many the video has, 3 at least.
-        distance: see `frame_distance`.
-        draw: a uniform integer between its arguments, both included.
-        count: how many to choose; the published rule for three goes on in the same way.
+        frames: of the video, at least 3.
+        max_distance: see `max_frame_distance`.
+        draw: returns a uniform integer between its arguments, both included.
+        count: frames to choose. The published rule for three is continued for more.
     """
-    reach = min(frames, distance)
-    chosen = [draw(0, frames - reach)]
+    jump = min(frames, max_distance)
+    chosen = [draw(0, frames - jump)]
     for step in range(1, count):
-        chosen.append(min(chosen[-1] + draw(1, reach + 1), frames - reach // step, frames - 1))
+        chosen.append(min(chosen[-1] + draw(1, jump + 1), frames - jump // step, frames - 1))
     return chosen[::-1] if draw(0, 1) else chosen
 
 
-class BatchSchedule:
-    """Which samples make up each batch of this process: a batch sampler that can begin at any iteration.
+def batch_schedule(size: int, batch: int, start: int, stop: int, seed: int, rank: int = 0,
+                   world_size: int = 1) -> Iterator[list[tuple[int, int]]]:
+    """Yield the batches of one process, from any iteration on, as lists of (epoch, index).
 
-    Every epoch goes through the data in a new order, of which each process takes its share; what does not fill a
-    batch of all processes is dropped. So N processes with batches of b see the samples of one with N b.
-
-    Yields lists of (epoch, index): what is drawn for a sample depends on these and the seed alone, whatever worker
-    makes it, and a resumed training goes on with the samples that it would have seen.
+    Each epoch is a new permutation of the data, split among the processes; an incomplete last batch is dropped. N
+    processes with batches of b see the samples of one process with batches of N b. The random draws for a sample
+    depend only on (epoch, index) and the seed, so a resumed run sees the same samples as an uninterrupted one.
 
     Args:
-        size: of the data set.
-        batch: samples of a process.
+        size: of the data set, at least one batch of all processes.
+        batch: samples per process.
         start, stop: iterations.
-        rank, world: this process among all.
+        seed: of the permutations.
+        rank, world_size: of this process.
     """
-
-    def __init__(self, size: int, batch: int, start: int, stop: int, seed: int, rank: int = 0, world: int = 1):
-        self.size, self.batch, self.start, self.stop, self.seed = size, batch, start, stop, seed
-        self.rank, self.world = rank, world
-        self.per_epoch = size // (batch * world)
-        if self.per_epoch == 0:
-            raise ValueError(f"{size} samples do not fill a batch of {batch} in {world} processes")
-
-    def __len__(self) -> int:
-        return max(0, self.stop - self.start)
-
-    @property
-    def epochs(self) -> int:
-        """Of the whole training."""
-        return -(-self.stop // self.per_epoch)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order, order_of = None, None
-        for iteration in range(self.start, self.stop):
-            epoch, position = divmod(iteration, self.per_epoch)
-            if order_of != epoch:
-                generator = torch.Generator().manual_seed(self.seed + epoch)
-                order, order_of = torch.randperm(self.size, generator=generator).tolist(), epoch
-            first = (position * self.world + self.rank) * self.batch
-            yield [(epoch, index) for index in order[first:first + self.batch]]
+    order_of = None
+    for iteration in range(start, stop):
+        epoch, position = divmod(iteration, size // (batch * world_size))
+        if order_of != epoch:
+            generator = torch.Generator().manual_seed(seed + epoch)
+            order, order_of = torch.randperm(size, generator=generator).tolist(), epoch
+        first = (position * world_size + rank) * batch
+        yield [(epoch, index) for index in order[first:first + batch]]

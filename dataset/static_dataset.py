@@ -1,9 +1,8 @@
-"""Training samples made of static images (stage 0): one image becomes the frames of a clip by random geometry."""
+"""Training samples from static images (stage 0): random transforms turn one image into the frames of a video."""
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,18 +10,19 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from dataset.image_io import read_frame, read_mask
+from dataset.sampling import TrainingSample
 from dataset.transforms import SIZE, static_frame, static_sequence
-from util.cli import InputError, warn
+from util.cli import InputError, pluralize, warn
 from util.normalization import normalize
 
 
 class StaticDataset(Dataset):
-    """Pictures with one object each; frames are made of one by random geometry.
+    """Images with one object each.
 
     Args:
-        pairs: (picture, mask) files; a mask's grey values are the share of the object.
-        size: of the frames.
-        length: frames of a sample.
+        pairs: (image, mask) files.
+        size: of the frames in pixels.
+        length: frames per sample.
     """
 
     def __init__(self, pairs: Sequence[tuple[Path, Path]], size: int = SIZE, length: int = 3):
@@ -32,8 +32,8 @@ class StaticDataset(Dataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def sample(self, index: int, epoch: int) -> dict[str, Any]:
-        """A sample from the global random state; ``epoch`` does not matter.
+    def sample(self, index: int, epoch: int) -> TrainingSample:
+        """Return a sample, drawn from the global random state; ``epoch`` is not used.
 
         Raises:
             InputError: a file cannot be used.
@@ -42,7 +42,7 @@ class StaticDataset(Dataset):
         image = tv_tensors.Image(torch.tensor(read_frame(path)).permute(2, 0, 1))
         mask = tv_tensors.Mask(torch.tensor(_soft_mask(mask_path))[None])
         if mask.shape[1:] != image.shape[1:]:
-            raise InputError(f"{mask_path}: the mask is {mask.shape[2]}x{mask.shape[1]} pixels, its picture "
+            raise InputError(f"{mask_path}: the mask is {mask.shape[2]}x{mask.shape[1]} pixels, its image "
                              f"{image.shape[2]}x{image.shape[1]}")
         if not (mask > 127).any():
             raise InputError(f"{mask_path}: no object in this mask")
@@ -50,11 +50,11 @@ class StaticDataset(Dataset):
         frames, masks = zip(*(self.frame(image, mask) for _ in range(self.length)), strict=True)
         masks = torch.cat(masks).float() / 255
         return {"frames": normalize(torch.stack(frames)), "masks": masks[:1], "target": (masks > 0.5).long(),
-                "selector": torch.ones(1)}
+                "selector": torch.ones(1), "skipped": []}
 
 
 def _soft_mask(path: Path) -> np.ndarray:
-    """(H, W) uint8, the object's share of each pixel; a mask of labels, none above 127, counts as 0 and 255."""
+    """Return the object's opacity (H, W) uint8: the grey values, or 0 and 255 for labels, which are at most 127."""
     grey = read_frame(path)
     if (grey == grey[..., :1]).all() and grey.max() > 127:
         return grey[..., 0]
@@ -62,27 +62,28 @@ def _soft_mask(path: Path) -> np.ndarray:
 
 
 def static_pairs(folder: Path, by_class: bool) -> list[tuple[Path, Path]]:
-    """The pictures of a folder with their masks: x.jpg with x.png beside it.
+    """Return the images of a folder with their masks: x.jpg and x.png. Warns of images without a mask.
 
     Args:
-        by_class: they lie in one folder a class, as in FSS.
+        folder: with the files.
+        by_class: the files are in one folder per class, as in FSS.
 
     Raises:
-        InputError: there is no such folder, or nothing in it.
+        InputError: the folder does not exist, or has no image with a mask.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     folders = sorted(path for path in folder.iterdir() if path.is_dir()) if by_class else [folder]
     pairs, missing = [], []
-    for place in folders:
-        found = sorted(path for path in place.iterdir() if path.suffix.lower() in {".jpg", ".jpeg"})
-        if not found:
-            warn(f"{place}: no pictures (.jpg) in it, left out")
-        for path in found:
+    for subfolder in folders:
+        images = sorted(path for path in subfolder.iterdir() if path.suffix.lower() in {".jpg", ".jpeg"})
+        if not images:
+            warn(f"{subfolder}: no images (.jpg) in it, left out")
+        for path in images:
             mask = path.with_suffix(".png")
             (pairs if mask.is_file() else missing).append((path, mask))
     if missing:
-        warn(f"{folder}: {len(missing)} pictures have no mask and are left out, the first: {missing[0][1]}")
+        warn(f"{folder}: {pluralize(len(missing), 'image')} without a mask left out, the first: {missing[0][0]}")
     if not pairs:
-        raise InputError(f"{folder}: no picture with a mask in it (x.jpg with x.png beside it)")
+        raise InputError(f"{folder}: no image with a mask in it (x.jpg with x.png beside it)")
     return pairs

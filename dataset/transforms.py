@@ -1,6 +1,6 @@
-"""Augmentation for training: torchvision's v2 transforms, which treat a picture and its mask in one call.
+"""Augmentation for training with torchvision's v2 transforms, which transform an image and its mask in one call.
 
-Pictures are `tv_tensors.Image` and masks `tv_tensors.Mask`, (T, C, H, W) where all frames share what is drawn.
+Images are `tv_tensors.Image` and masks `tv_tensors.Mask`; with shape (T, C, H, W), all frames share the random draws.
 """
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from tps import ThinPlateSpline
 from util.opencv import cv2
 
 SIZE = 384
-FILL = (124, 116, 104)      # the mean colour of ImageNet
-MAP_STEP = 8                # pixels between the places at which a warp is solved; linear between them
+FILL = (124, 116, 104)      # mean colour of ImageNet
+MAP_STEP = 8                # pixels of the grid on which a spline is evaluated; linear in between
 
 
 class Warp(v2.Transform):
-    """A geometric transform given by where each pixel comes from; images and masks alike.
+    """Base of the geometric transforms that OpenCV computes.
 
     Args:
-        image, mask: OpenCV's interpolation for either.
-        fill: what is outside of an image; of a mask it is 0.
+        image, mask: OpenCV's interpolation flags.
+        fill: colour outside of an image. Outside of a mask it is 0.
     """
 
     def __init__(self, image: int, mask: int, fill: tuple[int, int, int]):
         super().__init__()
         self.image, self.mask, self.fill = image, mask, fill
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:  # noqa: ANN401 (torchvision's signature)
-        """Warp images and masks (..., C, H, W); leave anything else."""
+    def transform(self, inpt: object, params: dict[str, Any]) -> object:
+        """Return a warped image or mask (..., C, H, W); anything else unchanged."""
         if not isinstance(inpt, (tv_tensors.Image, tv_tensors.Mask)):
             return inpt
         is_image = isinstance(inpt, tv_tensors.Image)
@@ -44,12 +44,12 @@ class Warp(v2.Transform):
         return tv_tensors.wrap(out, like=inpt)
 
     def warp(self, plane: np.ndarray, params: dict[str, Any], method: int, fill: tuple) -> np.ndarray:
-        """(H, W, C) uint8 -> the same shape."""
-        raise AssertionError("a Warp is one of its subclasses")
+        """Return an image or mask (H, W, C) uint8, warped."""
+        raise NotImplementedError
 
 
 class Affine(Warp):
-    """Rotation, scale and shear along x around the centre, each drawn uniformly."""
+    """Rotation, scale and shear along x around the centre, each drawn uniformly (angles in degrees)."""
 
     def __init__(self, degrees: float = 0, scale: tuple[float, float] = (1, 1), shear: float = 0,
                  image: int = cv2.INTER_CUBIC, mask: int = cv2.INTER_NEAREST):
@@ -57,7 +57,7 @@ class Affine(Warp):
         self.degrees, self.scale, self.shear = degrees, scale, shear
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the matrix, from source to target."""
+        """Draw the affine matrix (2, 3) from source to target."""
         height, width = flat_inputs[0].shape[-2:]
         angle, shear = (torch.empty(2).uniform_(-1, 1) * torch.tensor([self.degrees, self.shear])).deg2rad().tolist()
         scale = torch.empty(1).uniform_(*self.scale).item()
@@ -67,18 +67,15 @@ class Affine(Warp):
         return {"matrix": np.hstack([linear, (centre - linear @ centre)[:, None]])}
 
     def warp(self, plane: np.ndarray, params: dict[str, Any], method: int, fill: tuple) -> np.ndarray:
-        """See `Warp.warp`."""
         return cv2.warpAffine(plane, params["matrix"], plane.shape[1::-1], flags=method, borderValue=fill)
 
 
 class ThinPlateWarp(Warp):
-    """A smooth random deformation: a thin-plate spline through shifted control points.
-
-    The points lie on distinct rows and columns, so that they spread over the picture.
+    """Smooth random deformation: a thin-plate spline through control points on distinct rows and columns.
 
     Args:
-        points: how many.
-        sigma: standard deviation of their shifts, as a share of the picture's size.
+        points: number of control points.
+        sigma: standard deviation of their shifts, as a fraction of the image size.
     """
 
     def __init__(self, points: int = 12, sigma: float = 0.02):
@@ -86,7 +83,7 @@ class ThinPlateWarp(Warp):
         self.points, self.sigma = points, sigma
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the points, solve for the spline, and evaluate it on a coarse grid."""
+        """Draw the control points and return the source coordinates of all pixels, ``x`` and ``y`` (H, W)."""
         height, width = flat_inputs[0].shape[-2:]
         rows, columns = torch.randperm(height)[:self.points] / height, torch.randperm(width)[:self.points] / width
         target = torch.stack([rows, columns], 1).double().numpy()
@@ -100,44 +97,43 @@ class ThinPlateWarp(Warp):
         return {"x": np.ascontiguousarray(dense[..., 1]), "y": np.ascontiguousarray(dense[..., 0])}
 
     def warp(self, plane: np.ndarray, params: dict[str, Any], method: int, fill: tuple) -> np.ndarray:
-        """See `Warp.warp`."""
         return cv2.remap(plane, params["x"], params["y"], method, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
 
 
 class ExactNearest:
-    """For a transform that resizes: masks by the nearest pixel's centre, as images are resized.
+    """Mixin for transforms that resize: a mask pixel gets the value of the nearest pixel centre.
 
-    torchvision takes the pixel above and to the left instead, which moves masks by up to half a pixel.
+    torchvision takes the pixel above and to the left instead, which shifts masks by up to half a pixel.
     """
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:  # noqa: ANN401 (torchvision's signature)
-        """As the transform that this is mixed into."""
+    def transform(self, inpt: object, params: dict[str, Any]) -> object:
+        """Return a mask resized so; anything else as the transform resizes it."""
         if not isinstance(inpt, tv_tensors.Mask):
             return super().transform(inpt, params)
         plain = inpt.as_subclass(Tensor)
-        if params:          # of a crop
+        if params:          # of the crop
             plain = v2.functional.crop_image(plain, **params)
         resized = v2.functional.resize_image(plain, self.size, InterpolationMode.NEAREST_EXACT, antialias=False)
         return tv_tensors.wrap(resized, like=inpt)
 
 
 class Resize(ExactNearest, v2.Resize):
-    """`v2.Resize` with masks in place."""
+    """`v2.Resize` that does not shift masks."""
 
 
 class RandomResizedCrop(ExactNearest, v2.RandomResizedCrop):
-    """`v2.RandomResizedCrop` with masks in place."""
+    """`v2.RandomResizedCrop` that does not shift masks."""
 
 
 def static_sequence() -> v2.Transform:
-    """What the three frames that are made of one picture share."""
+    """Return the transforms that all frames of a static image share."""
     return v2.Compose([
         Affine(scale=(0.8, 1.5), image=cv2.INTER_NEAREST), v2.RandomHorizontalFlip(),
         v2.ColorJitter(0.1, 0.05, 0.05, 0.05), v2.RandomGrayscale(0.05)])
 
 
 def static_frame(size: int = SIZE) -> v2.Transform:
-    """What is each frame's own; the mask stays soft."""
+    """Return the transforms of each frame of a static image. The mask stays soft."""
     return v2.Compose([
         Affine(20, (0.9, 1.1), 10, mask=cv2.INTER_CUBIC), Resize([size], InterpolationMode.BICUBIC),
         v2.RandomCrop(size, pad_if_needed=True, fill={tv_tensors.Image: FILL, tv_tensors.Mask: 0}),
@@ -145,12 +141,12 @@ def static_frame(size: int = SIZE) -> v2.Transform:
 
 
 def video_sequence(smallest: float, size: int = SIZE) -> v2.Transform:
-    """What a video's frames share. ``smallest``: share of the area that a crop has at least."""
+    """Return the transforms that all frames of a video share; ``smallest``: minimum area of a crop, as a fraction."""
     return v2.Compose([
         v2.RandomHorizontalFlip(), RandomResizedCrop(size, (smallest, 1), interpolation=InterpolationMode.BICUBIC),
         v2.ColorJitter(0.1, 0.03, 0.03), v2.RandomGrayscale(0.05)])
 
 
 def video_frame() -> v2.Transform:
-    """What is each frame's own."""
+    """Return the transforms of each frame of a video."""
     return v2.Compose([Affine(15, shear=10), v2.ColorJitter(0.01, 0.01, 0.01)])

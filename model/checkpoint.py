@@ -1,12 +1,13 @@
-"""Loading and saving weights, with the errors that users meet."""
+"""Loading and saving weights and checkpoints; invalid files raise InputError, which names the file."""
 from __future__ import annotations
 
 import os
 import pickle
 import sys
 import warnings
+import zipfile
+import zlib
 from contextlib import nullcontext
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -16,37 +17,38 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from model.defaults import PUBLISHED_WEIGHTS
 from model.network import PropagationNetwork
 from model.variants import build, variant_of
-from util.cli import InputError
+from util.cli import InputError, pluralize
+from util.files import atomic_file
 
 
 def read_file(path: Path) -> object:
-    """What a file of PyTorch holds: tensors and plain values only, nothing that runs.
+    """Return the content of a PyTorch file: tensors and plain values only, no code is run.
 
     Raises:
-        InputError: there is no such file, or it is not one of these.
+        InputError: the file does not exist, is damaged, or holds anything else.
     """
     if not path.is_file():
         hint = "; get it with `python download_model.py`, or name another" if path == PUBLISHED_WEIGHTS else ""
         raise InputError(f"{path}: no such weights file{hint}")
     try:
+        if zipfile.is_zipfile(path):            # PyTorch does not verify checksums
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip():
+                    raise zipfile.BadZipFile
         with warnings.catch_warnings(action="ignore") if sys.version_info >= (3, 11) else nullcontext():
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
-            ImportError):
+            ImportError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a readable PyTorch weights file (damaged, cut off, or it holds more than "
-                         f"tensors)") from None
+                         f"tensors)") from error
 
 
-def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The network's tensors in a weights file, or in a training checkpoint that holds them under ``network``.
+def check_state(state: object, path: Path) -> dict[str, Tensor]:
+    """Return a network's state dict that was read from ``path``, without the prefix of wrapped networks.
 
     Raises:
-        InputError: there is no such file, or it is not one of these.
+        InputError: it is no dict of named tensors with finite numbers.
     """
-    path = Path(path)
-    state = read_file(path)
-    if isinstance(state, dict) and isinstance(state.get("network"), dict):
-        state = state["network"]
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: holds no network weights (expected a state dict, or one under 'network')")
     if not all(isinstance(name, str) for name in state):
@@ -54,13 +56,27 @@ def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
     for name, value in state.items():
         if value.layout != torch.strided or value.is_meta or value.is_complex() or not value.isfinite().all():
             raise InputError(f"{path}: {name} is not made of finite numbers; the weights are damaged")
-    return {name.removeprefix("module."): value for name, value in state.items()}      # as wrapped networks are saved
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Return the state dict in a weights file, or in a training checkpoint, which holds it under ``network``.
+
+    Raises:
+        InputError: as `read_file` and `check_state`.
+    """
+    path = Path(path)
+    state = read_file(path)
+    if isinstance(state, dict) and isinstance(state.get("network"), dict):
+        state = state["network"]
+    return check_state(state, path)
 
 
 def load_network(path: str | os.PathLike, device: torch.device | str = "cpu") -> PropagationNetwork:
-    """The network in a weights file, ready for inference: batch normalisation folded, no gradients, channels last.
+    """Return the network in a weights file, for inference: BatchNorm folded, without gradients, channels last.
 
-    Raises: as `read_network`.
+    Raises:
+        InputError: as `read_network`.
     """
     network = read_network(path).eval().requires_grad_(False)
     fold_batch_norm(network)
@@ -68,23 +84,25 @@ def load_network(path: str | os.PathLike, device: torch.device | str = "cpu") ->
 
 
 def fold_batch_norm(network: nn.Module) -> None:
-    """Put each batch normalisation, which keeps to its stored statistics, into the convolution before it."""
+    """Fold each BatchNorm into its convolution: bnN into convN, in a Sequential into the module before it."""
     for parent in network.modules():
-        for (conv_name, conv), (norm_name, norm) in pairwise(parent.named_children()):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
-                setattr(parent, norm_name, nn.Identity())
+        children = dict(parent.named_children())
+        for name, norm in children.items():
+            if isinstance(norm, nn.BatchNorm2d):
+                before = str(int(name) - 1) if isinstance(parent, nn.Sequential) else name.replace("bn", "conv")
+                setattr(parent, before, fuse_conv_bn_eval(children[before], norm))
+                setattr(parent, name, nn.Identity())
 
 
 def read_network(path: str | os.PathLike) -> PropagationNetwork:
-    """The network in a weights file as it is, on the CPU.
+    """Return the network in a weights file, for training, on the CPU.
 
     Raises:
-        InputError: the file is missing, unreadable or of another network; the message says what differs.
+        InputError: the file does not exist, is damaged, or is of another network; the message names the difference.
     """
     state = read_state(path)
     stem = state.get("mask_rgb_encoder.conv1.weight")
-    with torch.device("meta"):               # no memory, no time spent on weights that are replaced at once
+    with torch.device("meta"):               # weights that are replaced need no memory and no initialisation
         network = build(variant_of(state), single_object=stem is not None and stem.dim() == 4 and stem.shape[1] == 4)
     load_state(network, state, path, assign=True)
     return network
@@ -92,50 +110,43 @@ def read_network(path: str | os.PathLike) -> PropagationNetwork:
 
 def load_state(network: PropagationNetwork, state: dict[str, Tensor], path: str | os.PathLike,
                assign: bool = False) -> None:
-    """Load tensors that were read from ``path``; ``assign``: take them as they are instead of copying.
+    """Load a state dict that was read from ``path``; ``assign``: use its tensors instead of copying them.
 
     Raises:
-        InputError: they are of another network; the message says what differs.
+        InputError: it is of another network; the message names the difference.
     """
-    wanted = network.state_dict()
-    difference = _difference(wanted, state)
+    expected = network.state_dict()
+    difference = _difference(expected, state)
     if difference:
         raise InputError(f"{path}: weights of another network ({difference})")
-    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in state.items()}, assign=assign)
+    network.load_state_dict({name: value.to(expected[name].dtype) for name, value in state.items()}, assign=assign)
 
 
 def plain_state(network: PropagationNetwork) -> dict[str, Tensor]:
-    """The network's tensors as the published code saves them."""
+    """Return the network's state dict on the CPU, as the published code saves it."""
     return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
-def save_weights(network: PropagationNetwork, path: str | os.PathLike) -> None:
-    """Write the plain state dict, which the published code loads too."""
-    save_whole(plain_state(network), path)
+def save(content: dict, path: Path) -> None:
+    """Write a PyTorch file atomically.
 
-
-def save_whole(content: dict, path: str | os.PathLike) -> None:
-    """`torch.save` to a file that appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    Raises:
+        OSError: it cannot be written.
+    """
+    with atomic_file(path) as partial, partial.open("wb") as file:
         try:
-            torch.save(content, partial)
-        except RuntimeError as error:          # how PyTorch says that the disk is full
-            raise InputError(f"{path}: cannot be written ({str(error).splitlines()[0][:120]})") from None
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+            torch.save(content, file)
+        except RuntimeError as error:            # raised while PyTorch handles the OSError of a full disk
+            raise error.__context__ if isinstance(error.__context__, OSError) else error  # noqa: B904
 
 
 def _difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
-    """What makes one state dict not fit the other, in a few words; empty if nothing does."""
+    """Describe how a state dict differs from the expected one; empty if names and shapes are equal."""
     parts = []
-    for what, names in (("lacks", expected.keys() - found.keys()), ("has besides", found.keys() - expected.keys())):
+    for verb, names in (("lacks", expected.keys() - found.keys()), ("also has", found.keys() - expected.keys())):
         if names:
             first = next(name for name in (*expected, *found) if name in names)
-            parts.append(f"{what} {len(names)} tensor{'s' * (len(names) > 1)} such as {first}")
+            parts.append(f"{verb} {pluralize(len(names), 'tensor')} such as {first}")
     for name in expected.keys() & found.keys():
         if expected[name].shape != found[name].shape:
             parts.append(f"{name} is {tuple(found[name].shape)}, not {tuple(expected[name].shape)}")

@@ -1,47 +1,74 @@
-"""The training loss, and the overlap that training watches."""
+"""Training loss and training metrics."""
 from __future__ import annotations
+
+import time
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Bootstrapping: all pixels count up to START iterations; from there to END the share falls to FINAL_SHARE.
-START, END, FINAL_SHARE = 20_000, 70_000, 0.15
+from util.device import ProcessGroup
+
+# Bootstrapping: all pixels enter the loss up to START; then their ratio falls linearly, to FINAL_RATIO at END.
+START, END, FINAL_RATIO = 20_000, 70_000, 0.15
 
 
 def hard_pixel_ratio(iteration: int) -> float:
-    """The share of an image's pixels, the hardest ones, that enter the loss at an iteration."""
+    """Return the ratio of an image's pixels, those with the largest loss, that enter the loss at an iteration."""
     if iteration < START:
         return 1.0
-    return FINAL_SHARE + (1 - FINAL_SHARE) * max(0, END - iteration) / (END - START)
+    return FINAL_RATIO + (1 - FINAL_RATIO) * max(0, END - iteration) / (END - START)
 
 
 def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, selector: Tensor, iteration: int) -> Tensor:
-    """Cross entropy of each image's hardest pixels, averaged over the batch.
+    """Return the cross entropy of each image's hardest pixels, averaged over the batch, as a scalar.
 
     Args:
         logits: (B, K+1, H, W), aggregated, background first.
         target: (B, H, W) integers 0..K.
-        selector: (B, K), 1 where the object exists. A sample's missing objects take no part in its softmax.
-        iteration: decides on the share of pixels, see `hard_pixel_ratio`.
-
-    Returns:
-        a scalar.
+        selector: (B, K), 1 where the object exists. The classes of missing objects do not enter the softmax.
+        iteration: of training, for `hard_pixel_ratio`.
     """
-    share, losses = hard_pixel_ratio(iteration), []
-    for image, truth, present in zip(logits, target, selector, strict=True):
+    ratio, losses = hard_pixel_ratio(iteration), []
+    for image, labels, present in zip(logits, target, selector, strict=True):
         classes = 1 + int(present.sum())
-        loss = F.cross_entropy(image[None, :classes], truth[None], reduction="none").flatten()
-        if share < 1:
-            loss = loss.topk(int(share * loss.numel())).values
+        loss = F.cross_entropy(image[None, :classes], labels[None], reduction="none").flatten()
+        if ratio < 1:
+            loss = loss.topk(int(ratio * loss.numel())).values
         losses.append(loss.mean())
     return torch.stack(losses).mean()
 
 
 def overlap(probability: Tensor, mask: Tensor) -> Tensor:
-    """Intersections and unions of binary masks: (..., H, W) each, cut at 0.5 -> (2,), to be added up.
+    """Return (intersection, union) in pixels, (2,), of two masks (..., H, W), binarised at 0.5."""
+    prediction, ground_truth = probability > 0.5, mask > 0.5
+    return torch.stack([(prediction & ground_truth).sum(), (prediction | ground_truth).sum()]).float()
 
-    Pooled IoU is (sum of intersections + 1) / (sum of unions + 1).
-    """
-    found, truth = probability > 0.5, mask > 0.5
-    return torch.stack([(found & truth).sum(), (found | truth).sum()]).float()
+
+class MetricAverage:
+    """Means of the training metrics over a window of iterations and over all processes."""
+
+    def __init__(self, group: ProcessGroup):
+        self.group = group
+        self.window: list[dict[str, Tensor]] = []
+        self.start = time.perf_counter()
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        """Add the metrics of one iteration, see `Trainer.step`; does not synchronise the device."""
+        self.window.append(metrics)
+
+    def finish(self, iteration: int, lr: float) -> dict[str, float]:
+        """Return the published scalars of the window and start the next one. All processes must call this.
+
+        IoU is pooled: (sum of intersections + 1) / (sum of unions + 1).
+        """
+        count = len(self.window)
+        sums = {name: sum(metrics[name] for metrics in self.window).tolist() for name in self.window[0]}
+        seconds, self.start = time.perf_counter() - self.start, time.perf_counter()
+        self.window = []
+        ranks = self.group.gather(sums)
+        losses = {name: sum(rank[name] for rank in ranks) / len(ranks) / count for name in sums if name != "overlap"}
+        overlaps = torch.tensor([rank["overlap"] for rank in ranks]).sum(0)
+        iou = ((overlaps[:, 0] + 1) / (overlaps[:, 1] + 1)).tolist()
+        return {**losses, "total_loss": sum(losses.values()), "p": hard_pixel_ratio(iteration),
+                **dict(zip(("iou/iou", "iou/sec_iou"), iou, strict=False)), "lr": lr, "time": seconds / count}

@@ -1,19 +1,22 @@
-"""The training procedure: one step, and what has to be kept to go on later."""
+"""Training: the forward pass over a sample, the training step, and checkpoints."""
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from model.aggregate import aggregate_logits
-from model.checkpoint import load_state, plain_state, read_file, save_whole
+from model.checkpoint import check_state, load_state, plain_state, read_file, save
 from model.losses import bootstrapped_cross_entropy, overlap
-from model.memory_reader import read
+from model.memory_reader import MemoryBlock, readout
 from model.network import PropagationNetwork, Query
 from util.cli import InputError
 
@@ -22,34 +25,33 @@ AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Prediction(NamedTuple):
-    """Of one frame."""
+    """The prediction for one frame."""
     logits: Tensor            # (B, K+1, H, W), aggregated
     probabilities: Tensor     # (B, K, H, W), of the objects
 
 
-class Clip(nn.Module):
-    """The network over a clip of a few frames, as one module, so that it can be wrapped for several GPUs.
+class TrainingForward(nn.Module):
+    """The forward pass over the frames of a sample, as one module for DistributedDataParallel.
 
     Args:
-        network: to be trained.
-        top_k: locations that are read, as in inference; None: all of the memory, as published.
+        network: the network to train.
+        top_k, kernel_sigma: of memory reading, as in inference; None: the whole memory and no kernel, as published.
     """
 
-    def __init__(self, network: PropagationNetwork, top_k: int | None = None):
+    def __init__(self, network: PropagationNetwork, top_k: int | None = None, kernel_sigma: float | None = None):
         super().__init__()
-        self.network = network
-        self.top_k = top_k
+        self.network, self.top_k, self.kernel_sigma = network, top_k, kernel_sigma
 
     def forward(self, frames: Tensor, masks: Tensor, selector: Tensor) -> tuple[Prediction, ...]:
-        """Memorise frame 1 with its true masks; segment frame 2, memorise that; segment frame 3 from both; and so on.
+        """Memorize frame 1 with its ground truth, then segment and memorize each further frame.
 
         Args:
-            frames: (B, T, 3, H, W), normalised RGB frames, three as published; H and W multiples of 16.
-            masks: (B, K, H, W), the objects in the first frame, 0 to 1.
-            selector: (B, K), 1 where there is such an object; others get the probability 0.
+            frames: (B, T, 3, H, W), normalised; T is 3 as published; H and W are multiples of 16.
+            masks: (B, K, H, W), ground truth of the first frame, 0 to 1.
+            selector: (B, K), 1 where the object exists. Missing objects get the probability 0.
 
         Returns:
-            the predictions for frames 2 to T. Gradients flow from each into those before it.
+            the predictions for frames 2 to T. Gradients flow through the memory.
         """
         memory, predictions = [self._memorize(frames[:, 0], masks)], []
         for index in range(1, frames.shape[1]):
@@ -59,132 +61,163 @@ class Clip(nn.Module):
                 memory.append(self._memorize(frames[:, index], predictions[-1].probabilities, query))
         return tuple(predictions)
 
-    def _memorize(self, frame: Tensor, masks: Tensor, query: Query | None = None) -> tuple[Tensor, Tensor]:
-        """Keys (B*K, M, C_k) and values (B*K, M, C_v) as `read` wants them."""
+    def _memorize(self, frame: Tensor, masks: Tensor, query: Query | None = None) -> MemoryBlock:
+        """Return a memory frame's keys (B*K, M, C_k) and values (B*K, M, C_v)."""
         key, value = self.network.memorize(frame, masks, query)
-        return key.expand(-1, masks.shape[1], -1, -1, -1).flatten(0, 1).flatten(2).mT, value.flatten(0, 1).flatten(2).mT
+        key = key.expand(-1, masks.shape[1], -1, -1, -1)
+        return MemoryBlock(*(part.flatten(0, 1).flatten(2).mT for part in (key, value)))
 
-    def _segment(self, query: Query, memory: list[tuple[Tensor, Tensor]], selector: Tensor) -> Prediction:
+    def _segment(self, query: Query, memory: list[MemoryBlock], selector: Tensor) -> Prediction:
         objects, (height, width) = selector.shape[1], query.key.shape[-2:]
         rows = query.key.flatten(2).mT.repeat_interleave(objects, 0)
-        readout = read(rows, memory, self.top_k).mT.unflatten(-1, (height, width)).unflatten(0, selector.shape)
-        probability = self.network.segment(query, readout) * selector[..., None, None]
+        values = readout(rows, memory, self.top_k, self.kernel_sigma, width)
+        values = values.mT.unflatten(-1, (height, width)).unflatten(0, selector.shape)
+        probability = self.network.segment(query, values) * selector[..., None, None]
         logits = aggregate_logits(probability)
         return Prediction(logits, torch.softmax(logits, 1)[:, 1:])
 
 
-def clip_loss(predictions: tuple[Prediction, ...], target: Tensor, selector: Tensor,
-              iteration: int) -> tuple[Tensor, ...]:
-    """The losses of frames 2 to T; their sum is what is minimised. ``target``: (B, T, H, W) integers."""
-    return tuple(bootstrapped_cross_entropy(prediction.logits, target[:, 1 + index], selector, iteration)
-                 for index, prediction in enumerate(predictions))
-
-
 class Trainer:
-    """The network with its optimizer and the schedule of its learning rate.
+    """The network with its optimizer, learning-rate schedule and, optionally, moving average.
 
     Args:
-        network: on its device.
-        lr: of Adam.
-        encoder_lr: what the learning rate of the image encoder is multiplied with.
-        top_k: memory locations that are read; None: all.
-        steps: iterations at which the learning rate is multiplied with ``gamma``.
-        amp: bf16, fp16 (with a loss scaler) or None.
-        distributed: average gradients over the processes of the default group.
+        network: on the device to train on.
+        lr, steps, gamma: of Adam and of its multi-step learning-rate decay.
+        amp: type of mixed precision, see `AMP_TYPES`; None: float32.
+        encoder_lr: learning rate of the image encoder, relative to ``lr``.
+        top_k, kernel_sigma: see `TrainingForward`.
+        ema: decay of the exponential moving average of the weights; None: no average.
     """
 
     def __init__(self, network: PropagationNetwork, lr: float, steps: list[int], gamma: float, amp: str | None = None,
-                 distributed: bool = False, encoder_lr: float = 1.0, top_k: int | None = None):
+                 encoder_lr: float = 1.0, top_k: int | None = None, kernel_sigma: float | None = None,
+                 ema: float | None = None):
         self.network = network.train()
         self.device = next(network.parameters()).device
         self.amp = AMP_TYPES[amp] if amp else None
-        self.clip = Clip(network, top_k)
-        if distributed:
-            on_gpu = self.device.type == "cuda"
-            group = torch.distributed.new_group(backend="nccl") if on_gpu else None
-            self.clip = DistributedDataParallel(self.clip, [self.device] if on_gpu else None, process_group=group,
-                                                broadcast_buffers=False, gradient_as_bucket_view=True)
-        self.optimizer = torch.optim.Adam(self._groups(lr, encoder_lr), lr=lr, weight_decay=WEIGHT_DECAY, fused=True)
+        self.model: nn.Module = TrainingForward(network, top_k, kernel_sigma)
+        groups = [{"params": list(network.parameters())}]
+        if encoder_lr != 1:
+            encoder = list(network.rgb_encoder.parameters())
+            own = {id(parameter) for parameter in encoder}
+            groups = [{"params": [parameter for parameter in network.parameters() if id(parameter) not in own]},
+                      {"params": encoder, "lr": lr * encoder_lr}]
+        self.optimizer = torch.optim.Adam(groups, lr=lr, weight_decay=WEIGHT_DECAY, fused=True)
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, steps, gamma)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
+        self.ema, self.average = ema, deepcopy(network).requires_grad_(False) if ema else None
 
-    def _groups(self, lr: float, encoder_lr: float) -> list[dict[str, Any]]:
-        """The parameters, with the pretrained image encoder apart if it is to learn more slowly than the rest."""
-        if encoder_lr == 1:
-            return [{"params": list(self.network.parameters())}]
-        encoder = list(self.network.rgb_encoder.parameters())
-        own = {id(parameter) for parameter in encoder}
-        rest = [parameter for parameter in self.network.parameters() if id(parameter) not in own]
-        return [{"params": rest}, {"params": encoder, "lr": lr * encoder_lr}]
+    def distribute(self) -> None:
+        """Average the gradients over all processes from here on. All processes must call this."""
+        on_gpu = self.device.type == "cuda"
+        group = torch.distributed.new_group(backend="nccl") if on_gpu else None
+        self.model = DistributedDataParallel(self.model, [self.device] if on_gpu else None, process_group=group,
+                                             gradient_as_bucket_view=True)
+        # The statistics of BatchNorm are frozen. The constructor's argument of this name is deprecated.
+        self.model.broadcast_buffers = False
 
-    def step(self, batch: dict[str, Tensor], iteration: int) -> tuple[dict[str, Tensor], tuple[Prediction, ...]]:
-        """Learn from one batch.
+    def step(self, batch: Mapping[str, Tensor], iteration: int) -> tuple[dict[str, Tensor], tuple[Prediction, ...]]:
+        """Update the weights with one batch.
 
         Args:
-            batch: ``frames``, ``masks``, ``target`` and ``selector`` of `dataset.training`, on any device.
-            iteration: decides on the share of hard pixels.
+            batch: ``frames`` (B, T, 3, H, W), ``masks`` (B, K, H, W), ``target`` (B, T, H, W) integers 0..K and
+                ``selector`` (B, K), on any device; see `TrainingForward.forward`.
+            iteration: of training, from 0.
 
         Returns:
-            figures that stay on the device (``loss_1``, ``loss_2``, ... of the second frame on, and ``overlap``
-            (K, 2): intersections and unions of each object over these frames), and the predictions.
+            metrics, which stay on the device (``loss_1`` of frame 2, ``loss_2`` of frame 3, ..., and ``overlap``
+            (K, 2): intersection and union of each object over these frames), and the predictions.
         """
         frames, masks, target, selector = (batch[name].to(self.device, non_blocking=True)
                                            for name in ("frames", "masks", "target", "selector"))
         with torch.autocast(self.device.type, self.amp) if self.amp else nullcontext():
-            predictions = self.clip(frames, masks, selector)
-            # How many objects there are is asked of the selector as it came, lest the CPU wait for the GPU.
-            losses = clip_loss(predictions, target, batch["selector"], iteration)
+            predictions = self.model(frames, masks, selector)
+            # The loss reads the values of the selector: the CPU copy avoids a device sync.
+            losses = [bootstrapped_cross_entropy(prediction.logits, target[:, t], batch["selector"], iteration)
+                      for t, prediction in enumerate(predictions, 1)]
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(sum(losses)).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
+        if self.average:
+            decay = min(self.ema, (1 + iteration) / (10 + iteration))
+            get_ema_multi_avg_fn(decay)(list(self.average.parameters()), list(self.network.parameters()), None)
         with torch.no_grad():
             overlaps = torch.stack([
-                sum(overlap(prediction.probabilities[:, k], target[:, 1 + t] == k + 1)
-                    for t, prediction in enumerate(predictions)) for k in range(masks.shape[1])])
-        figures = {f"loss_{index}": loss.detach() for index, loss in enumerate(losses, 1)}
-        return {**figures, "overlap": overlaps}, predictions
+                sum(overlap(prediction.probabilities[:, k], target[:, t] == k + 1)
+                    for t, prediction in enumerate(predictions, 1)) for k in range(masks.shape[1])])
+        metrics = {f"loss_{index}": loss.detach() for index, loss in enumerate(losses, 1)}
+        return {**metrics, "overlap": overlaps}, predictions
 
     def save(self, folder: Path, long_id: str, iteration: int, settings: dict[str, Any]) -> None:
-        """Write the weights, and the checkpoint to go on from; the checkpoint before it stays as ``..._previous``.
+        """Write the weights (the moving average, if there is one) and the checkpoint, both atomically.
+
+        The checkpoint before it is kept as ``..._checkpoint_previous.pth``.
 
         Raises:
-            InputError: the weights are not finite any more, or cannot be written; what was saved before stays.
+            InputError: the weights are not finite. Nothing is written.
+            OSError: a file cannot be written. Those saved before are kept.
         """
-        if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
-            raise InputError(f"the weights are not finite numbers any more at iteration {iteration}, so they are not "
-                             f"saved: train with a smaller --lr, from what was saved before if there is anything")
-        save_whole(plain_state(self.network), folder / f"{long_id}_{iteration}.pth")
-        checkpoint = folder / f"{long_id}_checkpoint.pth"
+        if not all(parameter.isfinite().all() for parameter in self.network.parameters()):
+            raise InputError(f"the weights are not finite at iteration {iteration} and are not saved; train with a "
+                             f"smaller --lr, from the last checkpoint if there is one")
         content = {"it": iteration, "network": plain_state(self.network), "optimizer": self.optimizer.state_dict(),
                    "scheduler": self.scheduler.state_dict(), "scaler": self.scaler.state_dict(), "settings": settings}
-        new = folder / f"{long_id}_checkpoint_new.pth"
-        save_whole(content, new)
+        if self.average:
+            content["average"] = plain_state(self.average)
+        save(content.get("average", content["network"]), folder / f"{long_id}_{iteration}.pth")
+        checkpoint, new = folder / f"{long_id}_checkpoint.pth", folder / f"{long_id}_checkpoint_new.pth"
+        save(content, new)
         if checkpoint.exists():
             os.replace(checkpoint, folder / f"{long_id}_checkpoint_previous.pth")
         os.replace(new, checkpoint)
 
     def load(self, path: Path) -> tuple[int, dict[str, Any]]:
-        """Go on from a checkpoint, the published code's included.
+        """Resume from a checkpoint, also one of the published code.
+
+        A moving average that the checkpoint lacks starts from its weights.
 
         Returns:
-            its iteration, and the settings it was saved with (empty if it has none).
+            its iteration, and the settings that it was saved with (empty if it has none).
 
         Raises:
-            InputError: it is missing, cut off, or of another network.
+            InputError: the file is missing, damaged, or of another network.
         """
         content = read_file(path)
         if not isinstance(content, dict) or not {"it", "network", "optimizer", "scheduler"} <= content.keys():
-            raise InputError(f"{path}: not a training checkpoint (..._checkpoint.pth); to start from weights alone "
-                             f"use --load_network")
-        load_state(self.network, content["network"], path)
+            raise InputError(f"{path}: not a training checkpoint (..._checkpoint.pth); use --load_network to start "
+                             f"from weights")
+        load_state(self.network, check_state(content["network"], path), path)
+        if self.average:
+            load_state(self.average, check_state(content.get("average", content["network"]), path), path)
+        iteration, settings = content["it"], content.get("settings", {})
+        if type(iteration) is not int or iteration < 0 or not isinstance(settings, dict):
+            raise InputError(f"{path}: damaged checkpoint (its iteration or settings)")
+        types = self._types()
         try:
+            groups = [[len(group["params"]) for group in part["param_groups"]]
+                      for part in (content["optimizer"], self.optimizer.state_dict())]
+            if groups[0] != groups[1]:
+                raise InputError(f"{path}: its optimizer does not fit, perhaps because of another --encoder_lr")
             self.optimizer.load_state_dict(content["optimizer"])
-        except ValueError as error:
-            raise InputError(f"{path}: its optimizer does not fit, perhaps because of another --encoder_lr "
-                             f"({error})") from None
-        self.scheduler.load_state_dict(content["scheduler"])
-        if content.get("scaler") and self.scaler.is_enabled():
-            self.scaler.load_state_dict(content["scaler"])
-        return content["it"], content.get("settings", {})
+            self.scheduler.load_state_dict(content["scheduler"])
+            if content.get("scaler") and self.scaler.is_enabled():
+                self.scaler.load_state_dict(content["scaler"])
+            # A step of Adam on moments of another shape crashes the process.
+            intact = self._types() == types and all(
+                state["exp_avg"].shape == state["exp_avg_sq"].shape == parameter.shape
+                for parameter, state in self.optimizer.state.items())
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            intact = False
+        if not intact:
+            raise InputError(f"{path}: damaged checkpoint (its optimizer or learning-rate schedule)")
+        return iteration, settings
+
+    def _types(self) -> list[type]:
+        """Return the types of the settings of optimizer and scheduler, which loading a checkpoint replaces."""
+        settings = [group[name] for group in self.optimizer.param_groups
+                    for name in ("lr", "betas", "eps", "weight_decay")]
+        schedule = self.scheduler
+        return [type(value) for value in (*settings, schedule.milestones, schedule.gamma, schedule.last_epoch,
+                                          *schedule.get_last_lr())]

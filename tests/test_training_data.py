@@ -1,4 +1,5 @@
-"""Training data: image and mask never part, draws are reproducible, bad files are named and replaced."""
+"""Training data: image and mask stay aligned, draws are reproducible, bad files are named and replaced."""
+import re
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +28,18 @@ GREY, WHITE = 40, 220
 
 
 def blob(height=200, width=260):
-    """A picture whose object can be told by its colour, and its mask."""
+    """An image whose object differs in colour, and its mask."""
     y, x = np.mgrid[:height, :width]
     inside = ((y - 90) / 50) ** 2 + ((x - 140) / 70) ** 2 < 1
     inside[80:100, 200:240] = True
-    picture = np.where(inside, WHITE, GREY).astype(np.uint8)
-    return (tv_tensors.Image(torch.from_numpy(picture)[None].repeat(3, 1, 1)),
+    image = np.where(inside, WHITE, GREY).astype(np.uint8)
+    return (tv_tensors.Image(torch.from_numpy(image)[None].repeat(3, 1, 1)),
             tv_tensors.Mask(torch.from_numpy((inside * 255).astype(np.uint8))[None]))
 
 
-def parted(picture, mask):
-    """Pixels further than one from agreement: object by colour, or by mask, where the other has none within a pixel."""
-    by_colour, by_mask = picture.float().mean(-3) > 150, mask[..., 0, :, :] > 127
+def misaligned(image, mask):
+    """Count the pixels of the object, by colour or by mask, that are not within a pixel of the other."""
+    by_colour, by_mask = image.float().mean(-3) > 150, mask[..., 0, :, :] > 127
 
     def grown(area):
         return torch.nn.functional.max_pool2d(area[None].float(), 3, 1, 1)[0] > 0
@@ -49,25 +50,25 @@ def parted(picture, mask):
     ("affine", Affine(30, (0.7, 1.3), 15)), ("thin plate", ThinPlateWarp()),
     ("static sequence", static_sequence()), ("static frame", static_frame(192)),
     ("video sequence", video_sequence(0.36, 192)), ("video frame", video_frame())])
-def test_image_and_mask_never_part(name, transform):
+def test_image_and_mask_stay_aligned(name, transform):
     moved = False
-    for seed in range(30):
+    for seed in range(12):
         torch.manual_seed(seed)
-        picture, mask = blob()
-        new_picture, new_mask = transform(picture, mask)
-        assert new_picture.shape[-2:] == new_mask.shape[-2:]
+        image, mask = blob()
+        new_image, new_mask = transform(image, mask)
+        assert new_image.shape[-2:] == new_mask.shape[-2:]
         # A few pixels at sharp corners aside, where a cubic and a nearest sample differ; a shift shows at once.
-        assert parted(new_picture, new_mask) <= 6, seed
+        assert misaligned(new_image, new_mask) <= 6, seed
         if new_mask[0].sum() > 255 * 2000:
-            assert parted(new_picture, tv_tensors.Mask(new_mask.roll(3, -1))) > 40, seed
+            assert misaligned(new_image, tv_tensors.Mask(new_mask.roll(3, -1))) > 40, seed
         moved |= new_mask.shape != mask.shape or not torch.equal(new_mask, mask)
     assert moved
 
 
 def test_frames_of_a_sequence_share_its_geometry():
     torch.manual_seed(0)
-    picture, mask = blob()
-    frames, masks = tv_tensors.Image(torch.stack([picture] * 3)), tv_tensors.Mask(torch.stack([mask] * 3))
+    image, mask = blob()
+    frames, masks = tv_tensors.Image(torch.stack([image] * 3)), tv_tensors.Mask(torch.stack([mask] * 3))
     frames, masks = video_sequence(0.36, 192)(frames, masks)
     assert torch.equal(frames[0], frames[1])
     assert torch.equal(masks[0], masks[2])
@@ -91,12 +92,12 @@ def test_the_warp_is_exact_at_its_points():
     assert len(set(rows.tolist())) == len(set(columns.tolist())) == 12
 
 
-def static_folder(root, name="ecssd", pictures=4, by_class=False):
-    for index in range(pictures):
+def static_folder(root, name="ecssd", images=4, by_class=False):
+    for index in range(images):
         folder = root / name / f"class{index % 2}" if by_class else root / name
         folder.mkdir(parents=True, exist_ok=True)
-        picture, mask = blob()
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"p{index}.jpg", quality=95)
+        image, mask = blob()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"p{index}.jpg", quality=95)
         Image.fromarray(mask[0].numpy()).save(folder / f"p{index}.png")
     return root / name
 
@@ -140,7 +141,7 @@ def test_video_samples(tmp_path):
     assert len(data) == 5 * 2 + 1                                            # the faulty one is left out
     seen = set()
     for index in range(11):
-        for epoch in range(3):
+        for epoch in range(2):
             sample = data[(epoch, index)]
             assert sample["frames"].shape == (3, 3, 96, 96)
             assert sample["masks"].shape == (2, 96, 96)
@@ -191,30 +192,31 @@ def test_draws_depend_on_seed_epoch_and_index_only(tmp_path):
 
 
 def test_bad_files_are_named_and_replaced(tmp_path, capsys):
-    folder = static_folder(tmp_path, pictures=8)
+    folder = static_folder(tmp_path, images=8)
     (folder / "p0.jpg").write_bytes((folder / "p0.jpg").read_bytes()[:900])
     Image.new("L", (30, 30), 255).save(folder / "p2.png")
     Image.new("L", (260, 200)).save(folder / "p4.png")
     (folder / "p6.png").unlink()
     (tmp_path / "fss" / "empty class").mkdir(parents=True)
-    static_folder(tmp_path, "fss", pictures=1, by_class=True)
+    static_folder(tmp_path, "fss", images=1, by_class=True)
     data = static_stage(tmp_path, seed=1, size=64)
     warnings = capsys.readouterr().err
-    assert "1 pictures have no mask and are left out, the first: " + str(folder / "p6.png") in warnings
-    assert "empty class: no pictures (.jpg) in it" in warnings
-    assert "training without DUTS-TR, DUTS-TE, BIG_small, HRSOD_small, which are not there" in warnings
+    assert "1 image without a mask left out, the first: " + str(folder / "p6.jpg") in warnings
+    assert "empty class: no images (.jpg) in it" in warnings
+    assert "training without DUTS-TR, DUTS-TE, BIG_small, HRSOD_small: no such folders" in warnings
     batch = collate([data[(0, index)] for index in range(len(data))])
     assert batch["frames"].shape[0] == 8
-    for message in ("p0.jpg: cannot be read", "p2.png: the mask is 30x30 pixels, its picture 260x200",
+    for message in ("p0.jpg: cannot be read", "p2.png: the mask is 30x30 pixels, its image 260x200",
                     "p4.png: no object in this mask"):
         assert sum(message in skipped for skipped in batch["skipped"]) == 1, message
     only_bad = TrainingSet([(StaticDataset([(folder / "p0.jpg", folder / "p0.png")], 64), 1)], seed=0)
-    with pytest.raises(InputError, match=r"none of the 1 training samples can be used; the first: .*p0\.jpg"):
-        only_bad[(0, 0)]
+    failure = collate([only_bad[(0, 0)]])
+    assert isinstance(failure, InputError)
+    assert re.match(r"none of the 1 training samples can be used; the first: .*p0\.jpg", str(failure))
 
 
 def test_masks_of_many_kinds_are_taken(tmp_path):
-    folder = static_folder(tmp_path, pictures=3)
+    folder = static_folder(tmp_path, images=3)
     mask = np.asarray(Image.open(folder / "p0.png"))
     write_mask(folder / "p0.png", (mask > 0).astype(np.uint8), davis_palette())
     Image.fromarray(mask).convert("RGB").save(folder / "p1.png")
@@ -228,7 +230,7 @@ def test_masks_of_many_kinds_are_taken(tmp_path):
 @pytest.mark.parametrize(("break_it", "message"), [
     (lambda root: None, r"nowhere: no such folder"),
     (lambda root: (root / "nowhere").mkdir(), r"none of fss"),
-    (lambda root: (root / "nowhere/ecssd").mkdir(parents=True), r"no picture with a mask"),
+    (lambda root: (root / "nowhere/ecssd").mkdir(parents=True), r"no image with a mask"),
 ])
 def test_an_empty_static_root_is_refused(tmp_path, break_it, message):
     break_it(tmp_path)
@@ -243,8 +245,8 @@ def test_short_videos_are_left_out(tmp_path, capsys):
     (images / "v1/00002.jpg").unlink()
     assert len(bl30k_stage(root / "BL30K", lambda samples: 1, seed=0)) == 1
     warnings = capsys.readouterr().err
-    assert "1 video with fewer than 3 frames with masks left out, such as v1" in warnings
-    assert f"2 masks have no frame and are left out, the first: {masks / 'v1/00002.png'}" in warnings
+    assert "1 video with fewer than 3 frames with masks left out, the first: v1" in warnings
+    assert f"2 masks without a frame left out, the first: {masks / 'v1/00002.png'}" in warnings
     for path in (images / "v0").glob("0000[12].jpg"):
         path.unlink()
     with pytest.raises(InputError, match="no video with three frames"):
@@ -256,9 +258,10 @@ def test_short_videos_are_left_out(tmp_path, capsys):
 def test_frames_and_masks_of_different_sizes_are_named(tmp_path):
     root = video_root(tmp_path, videos=1, frames=3)
     Image.new("L", (10, 10), 1).save(root / "BL30K/Annotations/v0/00001.png")
-    data = bl30k_stage(root / "BL30K", lambda samples: 1, seed=0)
-    with pytest.raises(InputError, match=r"00001\.png: 10x10 pixels, where 0000\d\.jpg has 160x120"):
-        [data[(epoch, 0)] for epoch in range(20)]
+    data = bl30k_stage(root / "BL30K", lambda samples: 1, seed=0, size=32)
+    failures = [str(sample) for sample in (data[(epoch, 0)] for epoch in range(5)) if isinstance(sample, InputError)]
+    assert failures
+    assert re.search(r"00001\.png: 10x10 pixels, but 0000\d\.jpg has 160x120", failures[0])
 
 
 def test_one_bad_file_costs_one_sample_not_the_training(tmp_path):
@@ -286,7 +289,7 @@ def test_videos_that_are_not_there_are_left_out(tmp_path, capsys):
     root = video_root(tmp_path, videos=2, frames=3)
     (root / "BL30K/Annotations/v2").mkdir()
     assert len(bl30k_stage(root / "BL30K", lambda samples: 1, seed=0)) == 2
-    warning = f"left out 1 video, the first: {root}/BL30K/JPEGImages/v2: no such folder"
+    warning = f"1 video left out, the first: {root}/BL30K/JPEGImages/v2: no such folder"
     assert warning in capsys.readouterr().err
 
 
