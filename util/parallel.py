@@ -27,8 +27,8 @@ def run_jobs(jobs: Sequence[Callable[[], object]], workers: int, what: str) -> l
     """
     if not jobs:
         return []
-    failures, bar = [], frames_bar(len(jobs), what)
-    with ProcessPoolExecutor(workers, initializer=_ignore_signals) as pool:
+    failures, pool = [], ProcessPoolExecutor(workers, initializer=_ignore_signals)
+    with frames_bar(len(jobs), what) as bar:
         try:
             for future in as_completed([pool.submit(job) for job in jobs]):
                 try:
@@ -39,10 +39,8 @@ def run_jobs(jobs: Sequence[Callable[[], object]], workers: int, what: str) -> l
                     raise InputError("a worker process was killed, probably for lack of memory; use fewer --workers"
                                      ) from None
                 bar.increment()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    bar.finish()
+        finally:
+            pool.shutdown(cancel_futures=True)
     return failures
 
 
