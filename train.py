@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from dataset.stages import TrainingSet
     from model.model import Trainer
-    from model.network import PropagationNetwork
     from util.device import ProcessGroup
     from util.logger import Logger
 
@@ -37,6 +36,8 @@ def main() -> int:
     from dataset.sampling import batch_schedule
     from dataset.stages import collate, start_worker
     from model.model import Trainer
+    from model.pretrained import start_from_imagenet, start_from_network
+    from model.variants import build
     from util.allocation import keep_memory
     from util.device import ProcessGroup, pick_device
     from util.logger import Logger, describe_commit
@@ -45,43 +46,53 @@ def main() -> int:
     keep_memory()
     torch.backends.cudnn.benchmark = args.benchmark
     device = pick_device(args.device)
-    data = build_data(args, group)
-    per_iteration = args.batch_size * group.world_size
-    per_epoch = len(data) // per_iteration
-    if not per_epoch:
+    samples_per_iteration = args.batch_size * group.world_size
+    data = build_data(args, samples_per_iteration)
+    iterations_per_epoch = len(data) // samples_per_iteration
+    if not iterations_per_epoch:
         raise InputError(f"{len(data)} samples do not fill a batch of {args.batch_size} in {group.world_size} "
                          f"processes: use a smaller --batch_size")
-    network = build_network(args).to(device, memory_format=torch.channels_last)
-    trainer = Trainer(network, args.lr, args.steps, args.gamma, args.amp, args.encoder_lr, args.top_k,
-                      args.kernel_sigma, args.ema)
-    settings = {name: getattr(args, name) for name in SETTINGS} | {"samples per iteration": per_iteration}
+
+    torch.manual_seed(args.seed)
+    network = build(args.network, single_object=args.stage == 0)
+    if args.load_network:
+        start_from_network(network, args.load_network)
+    elif not args.load_model and not args.no_pretrained:
+        start_from_imagenet(network, args.backbone_weights)
+    trainer = Trainer(network.to(device, memory_format=torch.channels_last), args.lr, args.steps, args.gamma, args.amp,
+                      args.encoder_lr, args.top_k, args.kernel_sigma, args.ema)
+    settings = {name: getattr(args, name) for name in SETTINGS} | {"samples per iteration": samples_per_iteration}
     start = resume(trainer, args, settings) if args.load_model else 0
     schedule = batch_schedule(len(data), args.batch_size, start, args.iterations, args.seed, group.rank,
                               group.world_size)
     loader = DataLoader(data, batch_sampler=schedule, num_workers=args.num_workers, collate_fn=collate,
                         pin_memory=device.type == "cuda", worker_init_fn=start_worker)
-    logger, long_id = None, None
+
+    logger, folder = None, None
     if group.rank == 0:
         if args.id.upper() != "NULL":
-            long_id = create_run_folder(args.id)
-        logger = Logger(args.id, LOG / long_id if long_id else None)
+            folder = create_run_folder(args.id)
+        logger = Logger(args.id, LOG / folder.name if folder else None)
         logger.text("hyperpara", json.dumps(vars(args), default=str))
         logger.text("git", describe_commit(Path(__file__).parent))
-        epochs = math.ceil(args.iterations / per_epoch)
-        print(f"{pluralize(len(data), 'sample')}, {pluralize(per_epoch, 'iteration')} per epoch, "
+        epochs = math.ceil(args.iterations / iterations_per_epoch)
+        print(f"{pluralize(len(data), 'sample')}, {pluralize(iterations_per_epoch, 'iteration')} per epoch, "
               f"{pluralize(epochs, 'epoch')}, starting at iteration {start}", flush=True)
     group.any(False)         # raises if another process has failed; the next line would wait for it
     if group.world_size > 1:
         trainer.distribute()
-    return loop(trainer, loader, args, group, logger, long_id, start, settings)
+    code = loop(trainer, loader, args, group, logger, folder, start, settings)
+    if group.world_size > 1:
+        torch.distributed.destroy_process_group()
+    return code
 
 
-def build_data(args: argparse.Namespace, group: ProcessGroup) -> TrainingSet:
+def build_data(args: argparse.Namespace, samples_per_iteration: int) -> TrainingSet:
     """Return the data of the stage."""
     from dataset.stages import bl30k_stage, static_stage, video_stage
 
     def epochs(samples: int) -> int:
-        return math.ceil(args.iterations / max(samples // (args.batch_size * group.world_size), 1))
+        return math.ceil(args.iterations / max(samples // samples_per_iteration, 1))
     if args.stage == 0:
         return static_stage(args.static_root, args.seed, args.size, args.frames)
     if args.stage == 1:
@@ -89,58 +100,34 @@ def build_data(args: argparse.Namespace, group: ProcessGroup) -> TrainingSet:
     return video_stage(args.davis_root, args.yv_root, epochs, args.seed, args.size, args.frames)
 
 
-def build_network(args: argparse.Namespace) -> PropagationNetwork:
-    """Return the network of the stage with its initial weights."""
-    import torch
-
-    from model.pretrained import imagenet_weights, start_from_imagenet, start_from_network
-    from model.variants import build
-    torch.manual_seed(args.seed)
-    network = build(args.network, single_object=args.stage == 0)
-    if args.load_network:
-        start_from_network(network, args.load_network)
-    elif not args.load_model and not args.no_pretrained:
-        weights = imagenet_weights(args.network, args.backbone_weights)
-        try:
-            start_from_imagenet(network, weights)
-        except InputError as error:
-            raise InputError(f"{args.backbone_weights or 'the installed weights'}: {error}") from error
-    return network
-
-
 def resume(trainer: Trainer, args: argparse.Namespace, settings: dict[str, Any]) -> int:
-    """Load the checkpoint and return its iteration. Changed settings cause a warning.
-
-    The checkpoint's learning rate, decay and encoder factor replace those in ``settings``.
-    """
+    """Load the checkpoint and return its iteration. Its learning rate replaces that in ``settings``."""
     start, saved = trainer.load(args.load_model)
     if start >= args.iterations:
         raise InputError(f"{args.load_model}: is at iteration {start} already; ask for more with --iterations")
-    for name in settings:
-        if name in saved and saved[name] != settings[name]:
-            if name in LEARNING_RATE:
-                warn(f"{args.load_model}: resumes with its own --{name} {saved[name]}, not {settings[name]}")
-                settings[name] = saved[name]
-            else:
-                warn(f"{args.load_model}: was saved with {name} {saved[name]} and resumes with {settings[name]}: the "
-                     f"result differs from that of an uninterrupted run")
+    for name, value in settings.items():
+        if name in LEARNING_RATE and saved.get(name, value) != value:
+            warn(f"{args.load_model}: resumes with its own --{name} {saved[name]}, not {value}")
+            settings[name] = saved[name]
+        elif saved.get(name, value) != value:
+            warn(f"{args.load_model}: was saved with {name} {saved[name]} and resumes with {value}: the result differs "
+                 f"from that of an uninterrupted run")
     return start
 
 
-def create_run_folder(name: str) -> str:
-    """Create a folder in ``saves`` and return its name, the long id of this run, which begins with the time."""
+def create_run_folder(name: str) -> Path:
+    """Create the folder of this run in ``saves``. Its name, the long id of the run, begins with the time."""
     while True:
-        long_id = f"{time.strftime('%b%d_%H.%M.%S')}_{name}"
+        folder = SAVES / f"{time.strftime('%b%d_%H.%M.%S')}_{name}"
         try:
-            (SAVES / long_id).mkdir(parents=True)
+            folder.mkdir(parents=True)
+            return folder
         except FileExistsError:              # another run of this name has started in the same second
             time.sleep(0.1)
-        else:
-            return long_id
 
 
 def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, group: ProcessGroup, logger: Logger | None,
-         long_id: str | None, start: int, settings: dict[str, Any]) -> int:
+         folder: Path | None, start: int, settings: dict[str, Any]) -> int:
     """Train until the last iteration or a signal, with logs and checkpoints. Returns the exit code."""
     from dataset.stages import batches
     from model.losses import MetricAverage
@@ -152,19 +139,14 @@ def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, group: 
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda received, _: stop.append(received))
 
-    def save(iteration: int) -> None:
-        if long_id:
-            trainer.save(SAVES / long_id, long_id, iteration, settings)
-
-    report_every, image_every = (1, 1) if args.debug else (REPORT_EVERY, IMAGE_EVERY)
     metrics, skipped, iteration, failure = MetricAverage(group), 0, start, None
     progress = training_bar(start, args.iterations, settings["samples per iteration"]) if logger else nullcontext()
     with progress as bar, batches(loader) as iterator:
         try:
             for batch in iterator:
                 failure = batch if isinstance(batch, InputError) else None
-                if iteration > start and iteration % args.save_every == 0:
-                    save(iteration)
+                if folder and iteration > start and iteration % args.save_every == 0:
+                    trainer.save(folder, iteration, settings)
                 if group.any(bool(stop or failure)):       # all processes leave the loop at the same iteration
                     break
                 for message in batch["skipped"]:
@@ -174,35 +156,32 @@ def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, group: 
                 values, predictions = trainer.step(batch, iteration)
                 metrics.add(values)
                 last = iteration == args.iterations - 1
-                if args.debug or last or (iteration % report_every == 0 and iteration > start):
+                if args.debug or last or (iteration % REPORT_EVERY == 0 and iteration > start):
                     scalars = metrics.finish(iteration, lr)
                     if logger:
                         logger.scalars(scalars, iteration)
                     if not math.isfinite(scalars["total_loss"]):
                         raise InputError(f"the loss is not finite at iteration {iteration}; train with a smaller --lr, "
                                          f"from the last checkpoint if there is one")
-                if logger and iteration % image_every == 0:
+                if logger and (args.debug or iteration % IMAGE_EVERY == 0):
                     masks = tuple(prediction.probabilities.detach() for prediction in predictions)
                     logger.image("train/pairs", training_grid(batch["frames"], batch["target"], masks), iteration)
                 iteration += 1
                 if bar:
                     bar.update(iteration - start)
-        except Exception:
-            if iteration > start and not args.debug:
-                save(iteration)
-            raise
-        if bar:
-            bar.finish(dirty=True)
-    saved = long_id and iteration > start and not args.debug
-    if saved:
-        save(iteration)
+            if bar:
+                bar.finish(dirty=True)
+        finally:
+            saved = folder and iteration > start and not args.debug
+            if saved:
+                trainer.save(folder, iteration, settings)
     if failure:
         raise failure
     total_skipped = sum(group.gather(skipped))
     if logger:
         if total_skipped:
             print(f"{pluralize(total_skipped, 'sample')} could not be used and were replaced, see the warnings above")
-        where = f"saved in {SAVES / long_id}" if saved else f"nothing saved ({'--debug' if long_id else '--id NULL'})"
+        where = f"saved in {folder}" if saved else f"nothing saved ({'--debug' if folder else '--id NULL'})"
         verb = "finished" if iteration == args.iterations else "stopped"
         print(f"{verb} at iteration {iteration}, {where}", flush=True)
         logger.close()

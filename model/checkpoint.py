@@ -31,10 +31,9 @@ def read_file(path: Path) -> object:
         hint = "; get it with `python download_model.py`, or name another" if path == PUBLISHED_WEIGHTS else ""
         raise InputError(f"{path}: no such weights file{hint}")
     try:
-        if zipfile.is_zipfile(path):            # PyTorch does not verify checksums
-            with zipfile.ZipFile(path) as archive:
-                if archive.testzip():
-                    raise zipfile.BadZipFile
+        with path.open("rb") as file:
+            if file.read(2) == b"PK" and zipfile.ZipFile(file).testzip():      # PyTorch does not verify checksums
+                raise zipfile.BadZipFile
         with warnings.catch_warnings(action="ignore") if sys.version_info >= (3, 11) else nullcontext():
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,

@@ -150,8 +150,8 @@ class Trainer:
         metrics = {f"loss_{index}": loss.detach() for index, loss in enumerate(losses, 1)}
         return {**metrics, "overlap": overlaps}, predictions
 
-    def save(self, folder: Path, long_id: str, iteration: int, settings: dict[str, Any]) -> None:
-        """Write the weights (the moving average, if there is one) and the checkpoint, both atomically.
+    def save(self, folder: Path, iteration: int, settings: dict[str, Any]) -> None:
+        """Write the weights (the moving average, if there is one) and the checkpoint, named after the folder.
 
         The checkpoint before it is kept as ``..._checkpoint_previous.pth``.
 
@@ -166,11 +166,11 @@ class Trainer:
                    "scheduler": self.scheduler.state_dict(), "scaler": self.scaler.state_dict(), "settings": settings}
         if self.average:
             content["average"] = plain_state(self.average)
-        save(content.get("average", content["network"]), folder / f"{long_id}_{iteration}.pth")
-        checkpoint, new = folder / f"{long_id}_checkpoint.pth", folder / f"{long_id}_checkpoint_new.pth"
+        save(content.get("average", content["network"]), folder / f"{folder.name}_{iteration}.pth")
+        checkpoint, new = (folder / f"{folder.name}_checkpoint{suffix}.pth" for suffix in ("", "_new"))
         save(content, new)
         if checkpoint.exists():
-            os.replace(checkpoint, folder / f"{long_id}_checkpoint_previous.pth")
+            os.replace(checkpoint, folder / f"{folder.name}_checkpoint_previous.pth")
         os.replace(new, checkpoint)
 
     def load(self, path: Path) -> tuple[int, dict[str, Any]]:

@@ -39,32 +39,33 @@ def imagenet_weights(variant: str, path: Path | None) -> dict[str, Tensor]:
                          f"--backbone_weights, or start from random weights with --no_pretrained") from error
 
 
-def start_from_imagenet(network: PropagationNetwork, weights: dict[str, Tensor]) -> None:
-    """Load ImageNet weights into the encoders.
+def start_from_imagenet(network: PropagationNetwork, path: Path | None) -> None:
+    """Load ImageNet weights into the encoders, from a file or as `imagenet_weights` finds them.
 
     In the published mask encoder, biases become zero and the weights of the mask channels orthogonal.
 
     Raises:
-        InputError: the weights are of another backbone.
+        InputError: the weights are not available, or of another backbone.
     """
+    weights, source = imagenet_weights(network.variant, path), path or "the installed weights"
     if network.variant == "lite":
         try:
             return load_folded(network.rgb_encoder, weights)
         except ValueError as error:
-            raise InputError(f"the backbone weights do not fit: {error}") from error
+            raise InputError(f"{source}: {error}") from error
     for encoder in (network.rgb_encoder, network.mask_rgb_encoder):
         state = encoder.state_dict()
         for name, old in state.items():
-            source = name.replace("res2.", "layer1.")
-            if source in weights:
-                state[name] = weights[source]
+            backbone_name = name.replace("res2.", "layer1.")
+            if backbone_name in weights:
+                state[name] = weights[backbone_name]
             elif name.endswith(".bias") and "bn" not in name and "downsample.1" not in name:
                 state[name] = torch.zeros_like(old)
             else:
-                raise InputError(f"the backbone weights lack {source}: not those of a ResNet-50")
+                raise InputError(f"{source}: no {backbone_name}, so not the weights of a ResNet-50")
         state["conv1.weight"] = widen(state["conv1.weight"], encoder.conv1.in_channels)
         if any(state[name].shape != old.shape for name, old in encoder.state_dict().items()):
-            raise InputError("the backbone weights have other shapes than a ResNet-50's")
+            raise InputError(f"{source}: other shapes than in a ResNet-50")
         encoder.load_state_dict(state)
 
 

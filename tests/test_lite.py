@@ -70,9 +70,10 @@ def test_features_halve_and_halve_again():
     assert shapes == [(2, 112, 3, 5), (2, 40, 6, 10), (2, 24, 12, 20)]
 
 
-def test_other_networks_weights_are_refused():
-    with pytest.raises(InputError, match="convolution 0 is not EfficientNet-Lite0's"):
-        start_from_imagenet(lite_network(), {"conv1.weight": torch.zeros(64, 3, 7, 7)})
+def test_other_networks_weights_are_refused(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match="x.pth: convolution 0 is not EfficientNet-Lite0's"):
+        start_from_imagenet(lite_network(), tmp_path / "x.pth")
 
 
 def test_values_carry_the_masks_and_keys_do_not_depend_on_them():

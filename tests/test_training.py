@@ -149,18 +149,20 @@ def test_processes_share_each_batch_and_resume_where_they_were():
     assert whole[:12] != whole[12:24]
 
 
-def resnet_weights():
-    """Random weights under torchvision's names."""
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    """A ResNet-50 of torchvision with random weights, and their file."""
     from torchvision.models import resnet50
     torch.manual_seed(1)
-    return resnet50(weights=None).state_dict()
+    network, path = resnet50(weights=None).eval(), tmp_path_factory.mktemp("resnet") / "resnet50.pth"
+    torch.save(network.state_dict(), path)
+    return network, path
 
 
-def test_encoders_start_from_imagenet_weights():
-    network, weights = published_network(), resnet_weights()
-    start_from_imagenet(network, weights)
+def test_encoders_start_from_imagenet_weights(resnet, tmp_path):
+    network, weights = published_network(), resnet[0].state_dict()
+    start_from_imagenet(network, resnet[1])
     state = network.state_dict()
-    assert torch.equal(state["rgb_encoder.res2.0.conv1.weight"], weights["layer1.0.conv1.weight"])
     assert torch.equal(state["rgb_encoder.layer3.5.bn3.weight"], weights["layer3.5.bn3.weight"])
     assert torch.equal(state["mask_rgb_encoder.layer1.0.conv1.weight"], weights["layer1.0.conv1.weight"])
     assert torch.equal(state["mask_rgb_encoder.conv1.weight"][:, :3], weights["conv1.weight"])
@@ -170,24 +172,17 @@ def test_encoders_start_from_imagenet_weights():
               and ("conv" in name or "downsample.0" in name)]
     assert len(biases) == 1 + 13 * 3 + 3
     assert not any(bias.any() for bias in biases)
-    with pytest.raises(InputError, match="lack bn1.weight: not those of a ResNet-50"):
-        start_from_imagenet(network, {"conv1.weight": weights["conv1.weight"]})
-
-
-def test_encoders_compute_what_torchvisions_do():
-    from torchvision.models import resnet50
-    network, weights = published_network(), resnet_weights()
-    start_from_imagenet(network, weights)
-    reference = resnet50(weights=None).eval()
-    reference.load_state_dict(weights)
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
+        reference = resnet[0]
         stem = reference.maxpool(reference.relu(reference.bn1(reference.conv1(x))))
         expected = reference.layer3(reference.layer2(reference.layer1(stem)))
-        torch.testing.assert_close(network.rgb_encoder(x)[0], expected)
-        masks = torch.zeros(1, 1, 2, 64, 64)
         encoder = network.mask_rgb_encoder
-        torch.testing.assert_close(encoder(encoder.image_part(x), masks), expected)
+        torch.testing.assert_close(network.rgb_encoder(x)[0], expected)
+        torch.testing.assert_close(encoder(encoder.image_part(x), torch.zeros(1, 1, 2, 64, 64)), expected)
+    torch.save({"conv1.weight": weights["conv1.weight"]}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match=r"x.pth: no bn1.weight, so not the weights of a ResNet-50"):
+        start_from_imagenet(network, tmp_path / "x.pth")
 
 
 def test_single_object_weights_gain_a_channel_or_stay_as_they_are(tmp_path):
@@ -219,7 +214,7 @@ def test_amp_trains_close_to_full_precision():
     losses = {}
     for amp in (None, "bf16"):
         trainer = Trainer(read_network(LITE_WEIGHTS), 1e-5, [10], 0.1, amp)
-        metrics, predictions = trainer.step(sample(), 0)
+        metrics, predictions = trainer.step(sample(frames=2, size=32), 0)
         losses[amp] = float(metrics["loss_1"])
         assert predictions[0].logits.dtype == torch.float32
     assert losses["bf16"] == pytest.approx(losses[None], rel=0.1)
@@ -261,13 +256,13 @@ def saved_run(folder, ema=None):
     trainer.network(torch.ones(2)).sum().backward()
     trainer.optimizer.step()
     trainer.scheduler.step()
-    trainer.save(folder, "x", 1, {"lr": 1e-3})
-    return trainer, folder / "x_checkpoint.pth"
+    trainer.save(folder, 1, {"lr": 1e-3})
+    return trainer, folder / f"{folder.name}_checkpoint.pth"
 
 
 def test_the_weights_file_holds_the_average_and_the_checkpoint_everything(tmp_path):
-    trainer, checkpoint = saved_run(tmp_path, ema=0.9)
-    content, weights = (torch.load(path, weights_only=True) for path in (checkpoint, tmp_path / "x_1.pth"))
+    trainer, checkpoint = saved_run(tmp_path / "x", ema=0.9)
+    content, weights = (torch.load(path, weights_only=True) for path in (checkpoint, tmp_path / "x/x_1.pth"))
     assert set(content) == {"it", "network", "optimizer", "scheduler", "scaler", "settings", "average"}
     assert torch.equal(content["network"]["weight"], trainer.network.weight)
     assert torch.equal(content["average"]["weight"], trainer.average.weight)
@@ -300,7 +295,7 @@ def test_the_weights_file_holds_the_average_and_the_checkpoint_everything(tmp_pa
     (lambda content: content.pop("it"), "not a training checkpoint"),
 ])
 def test_damaged_checkpoints_are_refused(tmp_path, damage, message):
-    _, checkpoint = saved_run(tmp_path)
+    _, checkpoint = saved_run(tmp_path / "x")
     content = torch.load(checkpoint, weights_only=True)
     damage(content)
     torch.save(content, checkpoint)
@@ -312,22 +307,22 @@ def test_damaged_checkpoints_are_refused(tmp_path, damage, message):
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_is_named(tmp_path):
-    trainer, checkpoint = saved_run(tmp_path)
+    trainer, checkpoint = saved_run(tmp_path / "x")
     before = checkpoint.read_bytes()
-    (tmp_path / f".x_checkpoint_new.pth.{os.getpid()}.partial").symlink_to("/dev/full")     # the temporary name
+    (tmp_path / f"x/.x_checkpoint_new.pth.{os.getpid()}.partial").symlink_to("/dev/full")     # the temporary name
     with pytest.raises(OSError, match="No space left") as error:
-        trainer.save(tmp_path, "x", 2, {})
-    assert error.value.filename == str(tmp_path / "x_checkpoint_new.pth")
+        trainer.save(checkpoint.parent, 2, {})
+    assert error.value.filename == str(tmp_path / "x/x_checkpoint_new.pth")
     assert checkpoint.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x_1.pth", "x_2.pth", "x_checkpoint.pth"]
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["x_1.pth", "x_2.pth", "x_checkpoint.pth"]
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
-    trainer, checkpoint = saved_run(tmp_path)
+    trainer, checkpoint = saved_run(tmp_path / "x")
     trainer.network.weight.data[0, 0] = torch.nan
     with pytest.raises(InputError, match="the weights are not finite at iteration 2"):
-        trainer.save(tmp_path, "x", 2, {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x_1.pth", "x_checkpoint.pth"]
+        trainer.save(checkpoint.parent, 2, {})
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["x_1.pth", "x_checkpoint.pth"]
 
 
 def test_commits_are_described_wherever_one_is(tmp_path):
