@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from util.cli import InputError, non_negative_int, positive_int, run
+from util.cli import InputError, at_least, run
 
 MAX_SIDE = 4096
 
@@ -17,20 +17,21 @@ MAX_SIDE = 4096
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="output folder")
-    for name, default in (("frames", 20), ("width", 320), ("height", 240), ("objects", 3), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=non_negative_int if name == "seed" else positive_int, default=default,
-                            metavar="N", help="default: %(default)s")
-    args = vars(parser.parse_args())
-    folder = args.pop("folder")
+    for name, smallest, default, what in (
+            ("frames", 1, 20, "number of frames"), ("width", 1, 320, "in pixels"), ("height", 1, 240, "in pixels"),
+            ("objects", 1, 3, "number of objects"), ("seed", 0, 0, "random seed")):
+        parser.add_argument(f"--{name}", type=at_least(smallest), default=default, metavar="N",
+                            help=f"{what} (default: %(default)s)")
+    args = parser.parse_args()
     from dataset.image_io import MAX_OBJECTS
     from dataset.synthetic import write_clip
     for name, largest in (("objects", MAX_OBJECTS), ("width", MAX_SIDE), ("height", MAX_SIDE)):
-        if args[name] > largest:
-            raise InputError(f"--{name} {args[name]}: must be at most {largest}")
+        if getattr(args, name) > largest:
+            raise InputError(f"--{name} {getattr(args, name)}: must be at most {largest}")
     for name in ("frames", "masks"):
-        if (folder / name).exists():
-            raise InputError(f"{folder / name}: exists already; choose another folder")
-    write_clip(folder, **args)
+        if (args.folder / name).exists():
+            raise InputError(f"{args.folder / name}: exists already; choose another folder")
+    write_clip(**vars(args))
 
 
 if __name__ == "__main__":

@@ -3,16 +3,18 @@
   python -m scripts.make_dataset DIR [--images 200] [--videos 40] [--frames 24] [--height 240] [--seed 0]
 
 Cut-out objects move over photographs: smooth paths, rotation, growth, elastic deformation, occlusion by each other and
-by unlabelled objects, smoke, a moving and zooming camera, changing light, blur and noise. The masks are exact. Default
-sources are the installed ones of these free Debian packages: tuxpaint-stamps-default (cut-outs with alpha);
-plasma-workspace-wallpapers, gnome-backgrounds, mate-backgrounds, lomiri-wallpapers-16.04, lomiri-wallpapers-20.04 and
-ukui-wallpapers (photographs). --cutouts and --photos name other folders. Without any, shapes and textures are drawn.
+by unlabelled objects, smoke, a moving and zooming camera, changing light, blur and noise. The masks are exact.
+
+The default sources are those of these free Debian packages that are installed: tuxpaint-stamps-default (cut-outs with
+alpha); plasma-workspace-wallpapers, gnome-backgrounds, mate-backgrounds, lomiri-wallpapers-16.04,
+lomiri-wallpapers-20.04 and ukui-wallpapers (photographs). --cutouts and --photos name other folders. Without any,
+shapes and textures are drawn.
 
 --annotated and --parts name folders of photographs with masks: DIR/images, and palette PNGs of the same names in
-DIR/masks. Their objects are cut out, and the photographs are also backgrounds, but never for their own objects.
+DIR/masks. Their objects are cut out; the photographs also serve as backgrounds, except for their own objects.
 
 Train with --static_root DIR/static --bl_root DIR/BL30K --davis_root DIR/DAVIS --yv_root DIR/YouTube. The same seed and
-sources make the same data. Data that exists is not made again.
+sources make the same data. Existing data is kept.
 """
 from __future__ import annotations
 
@@ -23,13 +25,13 @@ import zlib
 from functools import partial
 from pathlib import Path
 
-from util.cli import InputError, at_least, non_negative_int, positive_int, run
+from util.cli import InputError, at_least, positive_int, run
 
-PHOTOS = [Path("/usr/share/wallpapers"), Path("/usr/share/backgrounds")]
-CUTOUTS = [Path("/usr/share/tuxpaint/stamps")]
-STATIC_FOLDERS = ("fss", "DUTS-TR", "DUTS-TE", "ecssd", "BIG_small", "HRSOD_small")
+PHOTOS = [path for path in map(Path, ("/usr/share/wallpapers", "/usr/share/backgrounds")) if path.is_dir()]
+CUTOUTS = [path for path in [Path("/usr/share/tuxpaint/stamps")] if path.is_dir()]
+STATIC_FOLDERS = ("fss/class0", "fss/class1", "DUTS-TR", "DUTS-TE", "ecssd", "BIG_small", "HRSOD_small")
 DAVIS = "DAVIS/2017/trainval"
-# Folders of frames and masks; every N-th frame of a scene is written.
+# Folders of frames and masks; distance between the numbers of frames.
 VIDEO_KINDS = {"bl": ("BL30K/JPEGImages", "BL30K/Annotations", 1),
                "davis": (f"{DAVIS}/JPEGImages/480p", f"{DAVIS}/Annotations/480p", 1),
                "yv": ("YouTube/train_480p/JPEGImages", "YouTube/train_480p/Annotations", 5)}
@@ -38,10 +40,12 @@ VIDEO_KINDS = {"bl": ("BL30K/JPEGImages", "BL30K/Annotations", 1),
 def make_jobs(args: argparse.Namespace) -> list[partial]:
     """All images and videos to make, as functions without arguments."""
     from dataset.composed import write_image, write_video
-    from dataset.cutouts import find_sources
-    cutouts = [*args.cutouts, args.folder / "cutouts"]
-    sources = find_sources([*args.photos, *(folder / "images" for folder in (*args.annotated, *args.parts))], cutouts)
-    drawn = "" if sources.photographs and sources.cutouts else "; the rest is drawn"
+    from dataset.cutouts import Sources, find_images
+    from dataset.image_io import IMAGE_SUFFIXES
+    annotated = [folder / "images" for folder in (*args.annotated, *args.parts)]
+    sources = Sources(find_images([*args.photos, *annotated], IMAGE_SUFFIXES),
+                      find_images([*args.cutouts, args.folder / "cutouts"], {".png"}))
+    drawn = "" if all(sources) else "; the rest is drawn"
     print(f"sources: {len(sources.photographs)} photographs, {len(sources.cutouts)} cut-outs{drawn}", flush=True)
 
     def seed(name: str) -> tuple[int, ...]:
@@ -49,8 +53,7 @@ def make_jobs(args: argparse.Namespace) -> list[partial]:
 
     jobs = []
     for index in range(args.images if "static" in args.kinds else 0):
-        folder = STATIC_FOLDERS[index % len(STATIC_FOLDERS)]
-        name = f"{folder}/class{index % 5}/{index:05d}.jpg" if folder == "fss" else f"{folder}/{index:05d}.jpg"
+        name = f"{STATIC_FOLDERS[index % len(STATIC_FOLDERS)]}/{index:05d}.jpg"
         jobs.append(partial(write_image, args.folder / "static" / name, seed(name), sources, args.height))
     for kind, (images, masks, every) in VIDEO_KINDS.items():
         for index in range(args.videos if kind in args.kinds else 0):
@@ -66,11 +69,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", choices=["static", *VIDEO_KINDS], default=["static", *VIDEO_KINDS],
                         help="static images, BL30K, DAVIS, YouTubeVOS (default: all)")
     for name, default, smallest, what in (
-            ("images", 200, 1, "static images in all"), ("videos", 40, 1, "videos of each kind"),
-            ("frames", 24, 3, "annotated frames per video"), ("height", 240, 32, "height of the frames in pixels")):
+            ("images", 200, 1, "number of static images"), ("videos", 40, 1, "number of videos of each kind"),
+            ("frames", 24, 3, "annotated frames per video"), ("height", 240, 32, "height of the frames in pixels"),
+            ("seed", 0, 0, "random seed")):
         parser.add_argument(f"--{name}", type=at_least(smallest), default=default, metavar="N",
                             help=f"{what} (default: %(default)s)")
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="default: %(default)s")
     for name, default, what in (("photos", PHOTOS, "folders of photographs (default: those of the packages)"),
                                 ("cutouts", CUTOUTS, "folders of PNGs with alpha (default: those of the package)"),
                                 ("annotated", [], "annotated photographs, one mask value per object"),
@@ -80,7 +83,7 @@ def parse() -> argparse.Namespace:
                         help="processes (default: all cores, %(default)s)")
     args = parser.parse_args()
     for folder in (*args.photos, *args.cutouts, *args.annotated, *args.parts):
-        if folder not in (*PHOTOS, *CUTOUTS) and not folder.is_dir():
+        if not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
     return args
 
@@ -98,10 +101,9 @@ def main() -> None:
         raise InputError(f"{args.folder}: contains data made with other settings ({path.read_text()}); use the same "
                          f"flags to resume, or another folder")
     write_atomic(path, settings)
-    cut_outs = [(args.folder / f"cutouts/{number}", folder)
-                for number, folder in enumerate([*args.annotated, *args.parts])]
+    cut_outs = {args.folder / f"cutouts/{number}": folder for number, folder in enumerate(args.annotated + args.parts)}
     failures = run_jobs([partial(cut_out_objects, folder, target, folder in args.parts)
-                         for target, folder in cut_outs if not target.exists()], args.workers, "folders")
+                         for target, folder in cut_outs.items() if not target.exists()], args.workers, "folders")
     if not failures:
         failures = run_jobs(make_jobs(args), args.workers, "images and videos")
     if failures:

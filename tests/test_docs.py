@@ -15,10 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "model/weights/README.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITHOUT_PARSER = {"scripts/demo.py"}
 SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.py"), *ROOT.glob("scripts/*.py"))
                  if 'if __name__ == "__main__":' in path.read_text())
-DOCUMENTED = [script for script in SCRIPTS if script not in WITHOUT_PARSER]
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
@@ -118,7 +116,7 @@ def test_commands_exist_and_have_these_flags(page):
         if script == "X.py":
             continue
         assert script in SCRIPTS, f"{page.name}: {script}"
-        known = set() if script in WITHOUT_PARSER else names_of(script) | {"--help"}
+        known = names_of(script) | {"--help"}
         used = {word.partition("=")[0] for word in arguments if re.match(r"--?[a-zA-Z]", word)}
         assert used <= known, f"{page.name}: {script} has no {', '.join(sorted(used - known))}"
 
@@ -161,7 +159,7 @@ def test_flags_page_lists_existing_scripts():
     assert set(tables_of_flags()) <= set(SCRIPTS)
 
 
-@pytest.mark.parametrize("script", DOCUMENTED)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_flags_page_lists_exactly_the_flags_of_a_script(script):
     listed = tables_of_flags().get(script, [])
     assert len(listed) == len(set(listed)), f"{script}: a flag is listed twice"

@@ -6,7 +6,7 @@ import pytest
 from commands import ROOT
 
 SCRIPTS = [path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.py"), *ROOT.glob("scripts/*.py"))
-           if "__main__" in path.read_text() and path.name != "demo.py"]
+           if "__main__" in path.read_text()]
 LARGE = {"torch", "torchvision", "cv2", "numpy", "PIL", "progressbar"}
 CODE = """
 import runpy, sys
