@@ -5,16 +5,15 @@
 
 Creates static/, DAVIS/{2016,2017/trainval,2017/test-dev} and
 YouTube/{train,train_480p,valid,all_frames/valid_all_frames} from Google Drive. Finished folders are skipped. An
-interrupted run resumes when you start it again. Archives that you saved where the script would save them are used.
+interrupted run resumes when you start it again. An archive that is already at the script's download path is used
+instead of being downloaded.
 """
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from util.cli import InputError, pluralize, run, warn
+from util.cli import run
 from util.download import DataSet, Source, install_all, parse_arguments
-from util.files import lock
 
 DATA_SETS = {       # sizes are estimates
     "static": DataSet(
@@ -50,30 +49,13 @@ DATA_SETS = {       # sizes are estimates
 }
 
 
-def resize_youtube(folder: Path) -> None:
-    """Create ``train_480p`` from ``train``; the folder is renamed when it is complete.
-
-    Raises:
-        InputError: some images cannot be resized.
-    """
-    from PIL import Image
-
-    from dataset.resize import resize_folder
-    source, target, partial = folder / "train", folder / "train_480p", folder / ".train_480p.partial"
-    with lock(target):
-        failures = resize_folder(source, partial, 480, Image.Resampling.BICUBIC, os.cpu_count())
-        for failure in failures:
-            warn(str(failure))
-        if failures:
-            raise InputError(f"{target}: {pluralize(len(failures), 'image')} could not be resized, see above")
-        partial.rename(target)
-
-
 def main() -> None:
     args = parse_arguments(__doc__, DATA_SETS)
     install_all([DATA_SETS[name] for name in dict.fromkeys(args.only)], args.root, args.yes)
-    if "youtube" in args.only and not (args.root / "YouTube/train_480p").is_dir():
-        resize_youtube(args.root / "YouTube")
+    if "youtube" in args.only:
+        from dataset.resize import resize_folder
+        youtube = args.root / "YouTube"
+        resize_folder(youtube / "train", youtube / "train_480p", 480, os.cpu_count())
     print(f"done: {args.root.resolve()}")
 
 

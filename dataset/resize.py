@@ -7,16 +7,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from util.cli import InputError
+from util.cli import InputError, pluralize, warn
 from util.files import prepare_folder, write_atomic
 from util.parallel import run_jobs
 
-PHOTOGRAPHS, MASKS = {".jpg", ".jpeg"}, {".png"}
-QUALITY = 95
+SUFFIXES, MASKS = {".jpg", ".jpeg", ".png"}, {".png"}
 
 
-def resize_image(source: Path, target: Path, shorter: int, method: Image.Resampling, enlarge: bool = True,
-                 quality: int = QUALITY) -> None:
+def resize_image(source: Path, target: Path, shorter: int, method: str = "BICUBIC", enlarge: bool = True,
+                 quality: int = 95) -> None:
     """Write an image with its shorter side of ``shorter`` pixels and its longer side rounded down, as published.
 
     An image that has this size is copied unchanged.
@@ -25,12 +24,9 @@ def resize_image(source: Path, target: Path, shorter: int, method: Image.Resampl
         source: a photograph, or a mask (.png), which is resized to the nearest pixel and keeps its palette.
         target: a file of the same kind.
         shorter: pixels.
-        method: for photographs.
+        method: for photographs, a name in `Image.Resampling`.
         enlarge: False copies smaller images unchanged.
         quality: of JPEG.
-
-    Raises:
-        InputError: the file cannot be read.
     """
     buffer = BytesIO()
     try:
@@ -42,46 +38,39 @@ def resize_image(source: Path, target: Path, shorter: int, method: Image.Resampl
             elif source.suffix.lower() in MASKS:
                 image.resize(size, Image.Resampling.NEAREST).save(buffer, "PNG")
             else:
-                image.convert("RGB").resize(size, method).save(buffer, "JPEG", quality=quality, optimize=True)
+                image.convert("RGB").resize(size, Image.Resampling[method]).save(buffer, "JPEG", quality=quality, optimize=True)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{source}: cannot be resized ({error})") from None
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, buffer.getvalue())
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The photographs and masks below a folder, as paths relative to it.
-
-    Raises:
-        InputError: there is no such folder, or no image in it.
-    """
+    """The photographs and masks below a folder, as paths relative to it."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     found = sorted(path.relative_to(folder) for path in folder.rglob("*")
-                   if path.suffix.lower() in PHOTOGRAPHS | MASKS and path.is_file() and not path.name.startswith("."))
+                   if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."))
     if not found:
         raise InputError(f"{folder}: no .jpg or .png below it")
     return found
 
 
-def resize_folder(source: Path, target: Path, shorter: int, method: Image.Resampling, workers: int,
-                  enlarge: bool = True, quality: int = QUALITY) -> list[InputError]:
+def resize_folder(source: Path, target: Path, shorter: int, workers: int, method: str = "BICUBIC",
+                  enlarge: bool = True) -> None:
     """Resize all images below ``source`` to the same places below ``target``, with a progress bar.
 
-    Images that exist there are skipped. Arguments: see `resize_image`.
-
-    Args:
-        workers: processes.
-
-    Returns:
-        an error for each image that could not be resized.
+    Images that exist there are skipped. Arguments: see `resize_image`; ``workers`` are processes.
 
     Raises:
-        InputError: ``source`` has no images, or ``target`` is inside it or cannot be written to.
+        InputError: ``source`` has no images, ``target`` cannot be used, or some images could not be resized.
     """
     if source.resolve() in (target.resolve(), *target.resolve().parents):
         raise InputError(f"{target}: is inside the folder to resize; choose another output folder")
     names = [name for name in images_below(source) if not (target / name).exists()]
     prepare_folder(target)
-    jobs = [partial(resize_image, source / name, target / name, shorter, method, enlarge, quality) for name in names]
-    return sorted(run_jobs(jobs, workers, "images"), key=str)
+    failures = run_jobs([partial(resize_image, source / name, target / name, shorter, method, enlarge)
+                         for name in names], workers, "images")
+    for message in sorted(map(str, failures)):
+        warn(message)
+    if failures:
+        raise InputError(f"{pluralize(len(failures), 'image')} could not be resized, see above; the others are done")

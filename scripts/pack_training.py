@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import tarfile
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from util.cli import InputError, at_least, positive_int, run
 
@@ -22,19 +24,14 @@ def main() -> None:
     add = parser.add_argument
     add("output", type=Path, metavar="OUT.tar", help=f"compressed tar file of at most {MAX_MEGABYTES} MB")
     add("--davis_root", type=Path, required=True, metavar="DIR", help="DAVIS folder; its 2017 train set is packed")
-    add("--annotated", type=Path, nargs="*", default=[], metavar="DIR", help="as in scripts/make_dataset.py")
-    add("--parts", type=Path, nargs="*", default=[], metavar="DIR", help="as in scripts/make_dataset.py")
+    for name in ("--annotated", "--parts"):
+        add(name, type=Path, nargs="*", default=[], metavar="DIR", help="as in scripts/make_dataset.py")
     add("--weights", type=Path, required=True, metavar="FILE", help="starting weights of lite, packed in 16 bits")
     add("--size", type=at_least(16), default=256, metavar="PIXELS", help="shorter side (default: %(default)s)")
     add("--quality", type=positive_int, default=55, metavar="1-95", help="JPEG quality (default: %(default)s)")
     add("--workers", type=positive_int, default=os.cpu_count(), metavar="N",
         help="processes (default: all cores, %(default)s)")
     args = parser.parse_args()
-    import tarfile
-    from tempfile import TemporaryDirectory
-
-    from PIL import Image
-
     from dataset.davis import read_list
     from dataset.resize import images_below, resize_image
     from scripts.shrink_weights import shrink_weights
@@ -48,8 +45,9 @@ def main() -> None:
         folders |= {f"{kind}/{number}": folder for number, folder in enumerate(getattr(args, kind))}
     with TemporaryDirectory() as temporary, atomic_file(args.output) as partial_file:
         work = Path(temporary)
-        jobs = [partial(resize_image, folder / name, work / target / name, args.size, Image.Resampling.BICUBIC, False,
-                        args.quality) for target, folder in folders.items() for name in images_below(folder)]
+        resize = partial(resize_image, shorter=args.size, enlarge=False, quality=args.quality)
+        jobs = [partial(resize, folder / name, work / target / name)
+                for target, folder in folders.items() for name in images_below(folder)]
         for failure in run_jobs(jobs, args.workers, "images"):
             raise failure
         shrink_weights(args.weights, work / "weights.pth")

@@ -2,7 +2,8 @@
 
   python -m scripts.resize_length ../static/BIG ../static/BIG_small
 
-Images: by area, written as JPEG. Masks (.png): nearest neighbour. An interrupted run resumes when you start it again.
+Images are resized by area averaging and written as JPEG, masks (.png) by nearest neighbour. An interrupted run resumes
+when you start it again.
 """
 from __future__ import annotations
 

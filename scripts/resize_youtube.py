@@ -11,7 +11,7 @@ import argparse
 import os
 from pathlib import Path
 
-from util.cli import InputError, pluralize, positive_int, run, warn
+from util.cli import positive_int, run
 
 
 def main(description: str | None = __doc__, shorter: int = 480, method: str = "BICUBIC") -> None:
@@ -24,15 +24,8 @@ def main(description: str | None = __doc__, shorter: int = 480, method: str = "B
     parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), metavar="N",
                         help="processes (default: all cores, %(default)s)")
     args = parser.parse_args()
-    from PIL import Image
-
     from dataset.resize import resize_folder
-    failures = resize_folder(args.input, args.output, args.size, Image.Resampling[method], args.workers,
-                             enlarge=not args.no_enlarge)
-    for failure in failures:
-        warn(str(failure))
-    if failures:
-        raise InputError(f"{pluralize(len(failures), 'image')} could not be resized, see above; the others are done")
+    resize_folder(args.input, args.output, args.size, args.workers, method, not args.no_enlarge)
     print(f"done: {args.output}")
 
 

@@ -190,7 +190,7 @@ ZIP, TAR = make_zip("fss/x.jpg", "DUTS-TR/x.jpg"), make_tar("a", "b")           
 
 @pytest.mark.parametrize(("name", "content"), [
     *(("x.zip", content) for content in (
-        ZIP[:-50], ZIP[:40] + b"?" + ZIP[41:], make_zip("../x"), make_zip("a\\..\\x"), make_zip("/x"), b"<html>", b"")),
+        ZIP[:-50], ZIP[:40] + b"?" + ZIP[41:], b"<html>", b"")),
     *(("x.tar", content) for content in (
         make_tar("../b"), make_tar("b", type=tarfile.SYMTYPE, linkname="../../b"), make_tar("b", type=tarfile.CHRTYPE),
         make_tar("b", type=tarfile.LNKTYPE, linkname="../b"), TAR[:1024], TAR[:1536], TAR[:1600],
@@ -200,6 +200,12 @@ def test_damaged_archives(tmp_path, name, content):
     with pytest.raises(InputError, match=rf"{name}: the archive is damaged \(.+\)$"):
         extract(tmp_path / name, tmp_path / "in")
     assert set(files_below(tmp_path)) <= {name, "in/a", "in/fss/x.jpg"}
+
+
+def test_names_outside_the_folder_are_extracted_inside_it(tmp_path):
+    (tmp_path / "x.zip").write_bytes(make_zip("../a", "b/../../c", "/d"))
+    extract(tmp_path / "x.zip", tmp_path / "in")
+    assert files_below(tmp_path) == ["in/a", "in/b/c", "in/d", "x.zip"]
 
 
 def test_an_unusable_archive_is_set_aside(start, drive, tmp_path):

@@ -13,7 +13,6 @@ from scripts import resize_youtube
 from util.cli import InputError
 from util.palette import davis_palette
 
-BICUBIC = Image.Resampling.BICUBIC
 FRAME, SMALL = "JPEGImages/a/00000.jpg", "JPEGImages/a/small.jpg"
 
 
@@ -36,6 +35,7 @@ def resize(monkeypatch):
     """Runs resize_youtube.py in this process."""
     def resize(*arguments, **options):
         monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments), "--workers", "1"])
+        monkeypatch.setattr("progressbar.streams.original_stderr", sys.stderr)      # else that of the first import
         resize_youtube.main(**options)
     return resize
 
@@ -58,7 +58,7 @@ def test_frames_and_masks_stay_together(dataset, tmp_path, resize):
                                                 ((360, 640), (480, 853)), ((854, 480), (854, 480))])
 def test_sizes_are_the_published_ones(size, expected, tmp_path):
     Image.new("L", size).save(tmp_path / "a.png")
-    resize_image(tmp_path / "a.png", tmp_path / "out/a.png", 480, BICUBIC)
+    resize_image(tmp_path / "a.png", tmp_path / "out/a.png", 480)
     assert Image.open(tmp_path / "out/a.png").size == expected
 
 
@@ -102,5 +102,5 @@ def test_a_full_disk_ends_the_run(dataset, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        resize_image(dataset / FRAME, tmp_path / "out/00000.jpg", 48, BICUBIC)
+        resize_image(dataset / FRAME, tmp_path / "out/00000.jpg", 48)
     assert not (tmp_path / "out/00000.jpg").exists()

