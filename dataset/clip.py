@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from dataset.image_io import IMAGE_SUFFIXES, read_image
+from dataset.image_io import read_image
 from dataset.video import Video, image_files
 from dataset.video_reader import Frames, ImageFrames, VideoFrames
 from util.cli import InputError, warn
@@ -19,9 +19,6 @@ def open_clip(video: Path | None, images: Path | None, masks: Path) -> Video:
         images: a folder of image files, in the natural order of their names (2 before 10).
         masks: a mask or a folder of masks, named after their frames (of a video file: the frame's index, from 0). A
             single mask that is not named like a frame belongs to the first one.
-
-    Raises:
-        InputError: a file is missing or unusable, or a mask is named after no frame.
     """
     if video is not None:
         frames, name = VideoFrames(video), video.stem
@@ -38,7 +35,7 @@ def open_clip(video: Path | None, images: Path | None, masks: Path) -> Video:
 
 
 def _image_frames(folder: Path) -> ImageFrames:
-    files = sorted(image_files(folder, IMAGE_SUFFIXES), key=lambda path: natural_order(path.name))
+    files = sorted(image_files(folder), key=lambda path: natural_order(path.name))
     frames = ImageFrames(files, exif_rotation=True)
     if len(set(frames.names)) < len(files):
         name = next(name for name in frames.names if frames.names.count(name) > 1)
@@ -51,10 +48,9 @@ def _image_frames(folder: Path) -> ImageFrames:
     return frames
 
 
-def natural_order(name: str) -> list:
+def natural_order(name: str) -> list[str | int]:
     """A sort key that compares numbers in names by value."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower())
-            for part in re.findall(r"[0-9]+|[^0-9]+", name)] + [(2, 0, name)]
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"([0-9]+)", name)]
 
 
 def find_masks(frames: Frames, masks: Path, numbered: bool) -> dict[int, Path]:
@@ -63,7 +59,7 @@ def find_masks(frames: Frames, masks: Path, numbered: bool) -> dict[int, Path]:
         raise InputError(f"{masks}: no such file or folder")
     index_of = {name: index for index, name in enumerate(frames.names)}
     found: dict[int, Path] = {}
-    for path in [masks] if masks.is_file() else image_files(masks, IMAGE_SUFFIXES):
+    for path in [masks] if masks.is_file() else image_files(masks):
         index = int(path.stem) if numbered and path.stem.isdecimal() else index_of.get(path.stem, -1)
         if not 0 <= index < len(frames.names):
             patterns = {re.sub(r"\d+", "#", name) for name in frames.names}

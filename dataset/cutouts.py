@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dataset.image_io import IMAGE_SUFFIXES, fit_mask, read_frame, read_image, read_mask
+from dataset.image_io import fit_mask, read_frame, read_image, read_mask
 from dataset.synthetic import outline, texture
 from dataset.video import image_files
 from util.cli import InputError
@@ -42,7 +42,7 @@ def cut_out_objects(folder: Path, target: Path, parts: bool) -> None:
             Otherwise each value is an object.
     """
     rng = np.random.default_rng(0)
-    images = {path.stem: path for path in image_files(folder / "images", IMAGE_SUFFIXES)}
+    images = {path.stem: path for path in image_files(folder / "images")}
     with atomic_folder(target) as partial:
         for mask_path in image_files(folder / "masks", {".png"}):
             if mask_path.stem not in images:

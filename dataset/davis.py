@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataset.image_io import IMAGE_SUFFIXES
 from dataset.video import Video, ground_truth_folder, image_files
 from dataset.video_reader import ImageFrames
 from util.cli import InputError
@@ -16,9 +15,6 @@ def davis_2017(root: Path, split: str) -> tuple[list[Video], bytes]:
     Args:
         root: the folder with ``trainval`` and ``test-dev``.
         split: ``val`` or ``testdev``.
-
-    Raises:
-        InputError: a file or folder of the data set is missing.
     """
     folder, imset = (root / "trainval", "val.txt") if split == "val" else (root / "test-dev", "test-dev.txt")
     # The palette is that of the same mask as in the published script, or its standard one.
@@ -32,9 +28,6 @@ def davis_2016(root: Path) -> list[Video]:
 
     They are listed in the DAVIS 2017 folder beside this one, as in the published script, or else in
     ``ImageSets/480p/val.txt``, which has a line with the paths of each frame and its mask.
-
-    Raises:
-        InputError: a file or folder of the data set is missing.
     """
     shared, own = root.parent / "2017/trainval/ImageSets/2016/val.txt", root / "ImageSets/480p/val.txt"
     if shared.is_file():
@@ -47,11 +40,7 @@ def davis_2016(root: Path) -> list[Video]:
 
 
 def read_list(path: Path) -> list[str]:
-    """The different lines of a text file that are not empty, such as the names of videos.
-
-    Raises:
-        InputError: the file is missing, empty or not UTF-8.
-    """
+    """The different lines of a text file that are not empty, at least one, such as the names of videos."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path of the data set")
     try:
@@ -65,7 +54,7 @@ def read_list(path: Path) -> list[str]:
 
 
 def _video(root: Path, name: str, **options: bool) -> Video:
-    frames = ImageFrames(image_files(root / "JPEGImages" / "480p" / name, IMAGE_SUFFIXES))
+    frames = ImageFrames(image_files(root / "JPEGImages" / "480p" / name))
     masks = root / "Annotations" / "480p" / name
     first = masks / f"{frames.names[0]}.png"
     if not first.is_file():

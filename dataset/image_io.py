@@ -18,11 +18,7 @@ simplefilter("ignore", Image.DecompressionBombWarning)      # large frames are v
 
 
 def read_image(path: Path) -> Image.Image:
-    """The fully decoded image.
-
-    Raises:
-        InputError: there is no such regular file, or it is no image, damaged, or too large for Pillow.
-    """
+    """The fully decoded image."""
     check_regular_file(path)
     try:
         image = Image.open(path)
@@ -41,11 +37,7 @@ def check_regular_file(path: Path) -> None:
 
 
 def read_frame(path: Path, exif_rotation: bool = False) -> np.ndarray:
-    """The image as (H, W, 3) uint8 RGB, rotated as its EXIF data says on request: the published loaders ignore it.
-
-    Raises:
-        InputError: see `read_image`; or the image has more than 8 bits per channel.
-    """
+    """The image as (H, W, 3) uint8 RGB, rotated as its EXIF data says on request: the published loaders ignore it."""
     image = ImageOps.exif_transpose(read_image(path)) if exif_rotation else read_image(path)
     if image.mode.startswith(("I", "F")):
         raise InputError(f"{path}: has more than 8 bits per channel; save it with 8 bits")
@@ -57,9 +49,6 @@ def read_mask(path: Path, show_warnings: bool = False) -> np.ndarray:
 
     Palette and grey images contain the labels themselves. An RGB image is a mask if it is grey, or if all its colours
     are of the DAVIS palette (as when an image editor converted a palette mask). Pixels with alpha 0 are background.
-
-    Raises:
-        InputError: see `read_image`; or the image is no mask, or has too many labels.
     """
     image, warnings = read_image(path), []
     if image.format == "JPEG":
@@ -133,11 +122,7 @@ def smooth_edges(mask: np.ndarray, palette: bool) -> list[int]:
 
 
 def fit_mask(path: Path, mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The mask resized (nearest) to (height, width); the same array if it has that size.
-
-    Raises:
-        InputError: the aspect ratios differ by more than 1 %.
-    """
+    """The mask resized (nearest) to (height, width), at the same aspect ratio; the same array if it has that size."""
     if mask.shape == (height, width):
         return mask
     rows, columns = mask.shape

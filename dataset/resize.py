@@ -38,7 +38,8 @@ def resize_image(source: Path, target: Path, shorter: int, method: str = "BICUBI
             elif source.suffix.lower() in MASKS:
                 image.resize(size, Image.Resampling.NEAREST).save(buffer, "PNG")
             else:
-                image.convert("RGB").resize(size, Image.Resampling[method]).save(buffer, "JPEG", quality=quality, optimize=True)
+                resized = image.convert("RGB").resize(size, Image.Resampling[method])
+                resized.save(buffer, "JPEG", quality=quality, optimize=True)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{source}: cannot be resized ({error})") from None
     write_atomic(target, buffer.getvalue())

@@ -7,50 +7,30 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.image_io import fit_mask, read_mask
+from dataset.image_io import IMAGE_SUFFIXES, fit_mask, read_mask
 from dataset.video_reader import Frames, ImageFrames
 from util.cli import InputError, warn
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video with the files of its masks.
-
-    Attributes:
-        name: of the output folder.
-        frames: the stream of frames.
-        masks: the input mask files by the index of their frame.
-        ground_truth: the folder of ground-truth masks, named after the frames; None if there are too few to score.
-        binary: every non-zero value is the one object, written as 255 (DAVIS 2016).
-        renumber: objects are written as 1..K in the order of their values in the first input mask (DAVIS 2017).
-    """
-    name: str
+    """A video with the files of its masks."""
+    name: str                               # of the output folder
     frames: Frames
-    masks: dict[int, Path] = field(default_factory=dict)
-    ground_truth: Path | None = None
-    binary: bool = False
-    renumber: bool = False
+    masks: dict[int, Path] = field(default_factory=dict)        # input masks by the index of their frame
+    ground_truth: Path | None = None        # folder of masks named after the frames; None if there are too few to score
+    binary: bool = False                    # every non-zero value is the one object, written as 255 (DAVIS 2016)
+    renumber: bool = False                  # objects are written as 1..K, ordered as in the first mask (DAVIS 2017)
 
     def input_mask(self, index: int, height: int, width: int) -> np.ndarray | None:
-        """The input mask of a frame as (height, width) output labels; None if it has none, or one without objects.
-
-        Raises:
-            InputError: see `read_mask` and `fit_mask`.
-        """
+        """The input mask of a frame as (height, width) output labels; None if it has none, or one without objects."""
         if index not in self.masks:
             return None
         mask = fit_mask(self.masks[index], self.labels(self.masks[index]), height, width)
         return mask if mask.any() else None
 
     def check(self) -> list[int]:
-        """Read all input masks before the work starts, and print warnings.
-
-        Returns:
-            the frames whose mask has no object.
-
-        Raises:
-            InputError: a mask cannot be used, or none has an object.
-        """
+        """Read all input masks, of which one at least must have an object, and return the frames of those without."""
         height, width = next(iter(self.frames.read([0], workers=0))).shape[:2]
         empty = []
         for index, path in self.masks.items():
@@ -82,12 +62,8 @@ class Video:
         return np.setdiff1d(read_mask(self.masks[min(self.masks)]), 0)
 
 
-def image_files(folder: Path, suffixes: set[str]) -> list[Path]:
-    """The image files of a folder, sorted by name.
-
-    Raises:
-        InputError: there is no such folder, or no image in it.
-    """
+def image_files(folder: Path, suffixes: set[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """The image files of a folder, at least one, sorted by name."""
     if not folder.is_dir():
         raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     files = sorted(path for path in folder.iterdir()

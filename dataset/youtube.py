@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataset.image_io import IMAGE_SUFFIXES
 from dataset.video import Video, ground_truth_folder, image_files
 from dataset.video_reader import ImageFrames
 from util.cli import InputError, warn
@@ -16,9 +15,6 @@ def youtube_vos(root: Path, split: str) -> tuple[list[Video], bytes]:
     Args:
         root: the folder with ``all_frames`` and the splits.
         split: such as ``valid``.
-
-    Raises:
-        InputError: a folder of the data set is missing, or a mask has no frame.
     """
     images, annotations = root / "all_frames" / f"{split}_all_frames" / "JPEGImages", root / split / "Annotations"
     if not images.is_dir():
@@ -32,7 +28,7 @@ def youtube_vos(root: Path, split: str) -> tuple[list[Video], bytes]:
         raise InputError(f"{images}: no videos in it")
     videos = []
     for name in names:
-        frames = ImageFrames(image_files(images / name, IMAGE_SUFFIXES))
+        frames = ImageFrames(image_files(images / name))
         masks = {path.stem: path for path in image_files(annotations / name, {".png"})}
         for stem in sorted(masks.keys() - set(frames.names)):
             raise InputError(f"{masks[stem]}: a mask without a frame (there is no {stem} in {images / name})")
