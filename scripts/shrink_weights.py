@@ -11,16 +11,13 @@ from util.cli import InputError, run
 
 
 def shrink_weights(weights: Path, output: Path) -> None:
-    """Write the weights of a file in 16 bits.
-
-    Raises:
-        InputError: the file is missing or unusable, or a weight is too large for 16 bits.
-    """
+    """Write the weights of a file in 16 bits; InputError if a weight is too large for them."""
     from model.checkpoint import plain_state, read_network, save
-    state = {name: value.half() if value.is_floating_point() else value
-             for name, value in plain_state(read_network(weights)).items()}
+    state = plain_state(read_network(weights))
     for name, value in state.items():
-        if not value.isfinite().all():
+        if value.is_floating_point():
+            state[name] = value.half()
+        if not state[name].isfinite().all():
             raise InputError(f"{weights}: {name} is too large for 16 bits")
     save(state, output)
 
