@@ -10,9 +10,9 @@ from PIL import Image
 
 from dataset.cutouts import Sources, choose_photograph, crop, load_object
 from dataset.image_io import write_mask
+from dataset.synthetic import write_frames
 from util.files import atomic_file, atomic_folder
 from util.opencv import cv2
-from util.palette import davis_palette
 
 
 def _wave(rng: np.random.Generator, times: np.ndarray, strength: float) -> np.ndarray:
@@ -66,12 +66,8 @@ def compose_video(seed: Sequence[int], sources: Sources, frames: int, height: in
                   objects: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Frames (height, width, 3) uint8 and labels (height, width) uint8; determined by seed and sources.
 
-    Args:
-        seed: any integers.
-        sources: of objects and backgrounds; what is missing is drawn.
-        frames: of the video.
-        height, width: of the frames.
-        objects: labelled objects; None: 1 to 4. Up to two unlabelled ones, and objects that look alike, come with them.
+    The scene has 1 to 4 labelled objects, unless ``objects`` says how many, and up to two unlabelled ones. Some look
+    alike. Objects and backgrounds are drawn if there are no sources of them.
     """
     rng = np.random.default_rng(list(seed))
     times = np.linspace(0, 1, frames) * rng.uniform(0.5, 1.2)
@@ -111,15 +107,13 @@ def compose_video(seed: Sequence[int], sources: Sources, frames: int, height: in
 
 def write_video(images: Path, masks: Path, seed: Sequence[int], sources: Sources, frames: int, height: int,
                 every: int) -> None:
-    """Write a video to a folder of frames and one of masks, numbered 0, ``every``, 2 ``every``, ..."""
+    """Write a video to a folder of frames and one of masks, see `write_frames`."""
     if masks.exists():
         return
     # The masks appear last: a video with masks is complete.
     with atomic_folder(masks) as mask_folder, atomic_folder(images) as image_folder:
         video = compose_video(seed, sources, frames, height, height * 16 // 9 // 2 * 2)
-        for index, (image, labels) in enumerate(video):
-            Image.fromarray(image).save(image_folder / f"{index * every:05d}.jpg", quality=92)
-            write_mask(mask_folder / f"{index * every:05d}.png", labels, davis_palette())
+        write_frames(image_folder, mask_folder, video, every)
 
 
 def write_image(path: Path, seed: Sequence[int], sources: Sources, height: int) -> None:
@@ -131,6 +125,6 @@ def write_image(path: Path, seed: Sequence[int], sources: Sources, height: int) 
         if labels.mean() > 0.01:                      # the object may be outside or occluded
             break
     with atomic_file(path) as partial:
-        Image.fromarray(image).save(partial, "JPEG", quality=92)
+        Image.fromarray(image).save(partial, "JPEG", quality=95)
     with atomic_file(path.with_suffix(".png")) as partial:
         write_mask(partial, labels * 255, palette=None)

@@ -18,14 +18,11 @@ def resize_image(source: Path, target: Path, shorter: int, method: str = "BICUBI
                  quality: int = 95) -> None:
     """Write an image with its shorter side of ``shorter`` pixels and its longer side rounded down, as published.
 
-    An image that has this size is copied unchanged.
+    Masks (.png) are resized to the nearest pixel and keep their palette. An image that has this size is copied
+    unchanged, as are smaller ones without ``enlarge``.
 
     Args:
-        source: a photograph, or a mask (.png), which is resized to the nearest pixel and keeps its palette.
-        target: a file of the same kind.
-        shorter: pixels.
         method: for photographs, a name in `Image.Resampling`.
-        enlarge: False copies smaller images unchanged.
         quality: of JPEG.
     """
     buffer = BytesIO()

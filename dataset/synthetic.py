@@ -1,7 +1,7 @@
 """Drawn clips with exact masks: textured objects that move, turn and grow over a panning background."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +53,16 @@ def draw_clip(frames: int, height: int, width: int, objects: int, seed: int) -> 
         yield frame.astype(np.uint8), mask
 
 
+def write_frames(images: Path, masks: Path, clip: Iterable[tuple[np.ndarray, np.ndarray]], every: int = 1) -> None:
+    """Write frames and masks to existing folders, numbered 0, ``every``, 2 ``every``, ..."""
+    for index, (frame, mask) in enumerate(clip):
+        Image.fromarray(frame).save(images / f"{index * every:05d}.jpg", quality=95)
+        write_mask(masks / f"{index * every:05d}.png", mask, davis_palette())
+
+
 def write_clip(folder: Path, **options: int) -> None:
     """Write the clip of `draw_clip` to ``folder/frames`` and ``folder/masks``."""
     with atomic_folder(folder) as partial:
         for name in ("frames", "masks"):
             (partial / name).mkdir()
-        for index, (frame, mask) in enumerate(draw_clip(**options)):
-            Image.fromarray(frame).save(partial / f"frames/{index:05d}.jpg", quality=95)
-            write_mask(partial / f"masks/{index:05d}.png", mask, davis_palette())
+        write_frames(partial / "frames", partial / "masks", draw_clip(**options))

@@ -48,18 +48,17 @@ def make_jobs(args: argparse.Namespace) -> list[partial]:
     drawn = "" if all(sources) else "; the rest is drawn"
     print(f"sources: {len(sources.photographs)} photographs, {len(sources.cutouts)} cut-outs{drawn}", flush=True)
 
-    def seed(name: str) -> tuple[int, ...]:
-        return args.seed, zlib.crc32(name.encode())
-
     jobs = []
     for index in range(args.images if "static" in args.kinds else 0):
         name = f"{STATIC_FOLDERS[index % len(STATIC_FOLDERS)]}/{index:05d}.jpg"
-        jobs.append(partial(write_image, args.folder / "static" / name, seed(name), sources, args.height))
+        seed = args.seed, zlib.crc32(name.encode())
+        jobs.append(partial(write_image, args.folder / "static" / name, seed, sources, args.height))
     for kind, (images, masks, every) in VIDEO_KINDS.items():
         for index in range(args.videos if kind in args.kinds else 0):
             name = f"{kind}{index:04d}"
-            jobs.append(partial(write_video, args.folder / images / name, args.folder / masks / name, seed(name),
-                                sources, args.frames, args.height, every))
+            seed = args.seed, zlib.crc32(name.encode())
+            jobs.append(partial(write_video, args.folder / images / name, args.folder / masks / name, seed, sources,
+                                args.frames, args.height, every))
     return jobs
 
 

@@ -69,9 +69,7 @@ def confirm(data_sets: Sequence[DataSet], root: Path, yes: bool) -> None:
 def download(source: Source, root: Path) -> None:
     """Download a file into an existing folder unless it is there, resuming a partial download.
 
-    Raises:
-        InputError: Google Drive serves a web page (quota, sign-in) instead of the file.
-        ConnectionError: the connection fails repeatedly.
+    Raises InputError if this file is refused (quota, sign-in), and ConnectionError if the connection fails repeatedly.
     """
     path = root / source.path
     if path.is_file():
