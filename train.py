@@ -132,7 +132,7 @@ def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, group: 
     from dataset.stages import batches
     from model.losses import MetricAverage
     from util.logger import training_grid
-    from util.progress import training_bar
+    from util.progress import progress_bar
 
     stop: list[int] = []
     for number in SIGNALS:
@@ -140,7 +140,7 @@ def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, group: 
             signal.signal(number, lambda received, _: stop.append(received))
 
     metrics, skipped, iteration, failure = MetricAverage(group), 0, start, None
-    progress = training_bar(start, args.iterations, settings["samples per iteration"]) if logger else nullcontext()
+    progress = progress_bar(args.iterations - start, "iterations") if logger else nullcontext()
     with progress as bar, batches(loader) as iterator:
         try:
             for batch in iterator:
@@ -181,9 +181,9 @@ def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, group: 
     if logger:
         if total_skipped:
             print(f"{pluralize(total_skipped, 'sample')} could not be used and were replaced, see the warnings above")
-        where = f"saved in {folder}" if saved else f"nothing saved ({'--debug' if folder else '--id NULL'})"
+        outcome = f"saved in {folder}" if saved else f"nothing saved ({'--debug' if folder else '--id NULL'})"
         verb = "finished" if iteration == args.iterations else "stopped"
-        print(f"{verb} at iteration {iteration}, {where}", flush=True)
+        print(f"{verb} at iteration {iteration}, {outcome}", flush=True)
         logger.close()
     return 128 + stop[0] if stop else 0
 

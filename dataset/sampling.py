@@ -23,8 +23,7 @@ def max_frame_distance(epoch: int, epochs: int, last_phase: float, files_every: 
     """Return the maximum distance of a sample's frames at an epoch, counted in files.
 
     Args:
-        epoch: from 0.
-        epochs: of the whole training.
+        epoch, epochs: of the whole training, from 0.
         last_phase: fraction of the epochs from which on the distance is minimal again: 0.8 for BL30K, else 0.9.
         files_every: distance in frames between the files.
     """
@@ -59,11 +58,9 @@ def batch_schedule(size: int, batch: int, start: int, stop: int, seed: int, rank
     depend only on (epoch, index) and the seed, so a resumed run sees the same samples as an uninterrupted one.
 
     Args:
-        size: of the data set, at least one batch of all processes.
+        size: samples in the data set, at least one batch of all processes.
         batch: samples per process.
         start, stop: iterations.
-        seed: of the permutations.
-        rank, world_size: of this process.
     """
     order_of = None
     for iteration in range(start, stop):

@@ -28,12 +28,8 @@ class TrainingSet(Dataset):
     """The concatenation of data sets, some of them repeated, indexed by (epoch, index).
 
     The random draws for a sample depend only on the seed, the epoch and the index. A sample that cannot be used is
-    replaced by the next one that can. If there is none, the InputError is returned instead of a sample: one that is
-    raised reaches the main process as the text of a traceback.
-
-    Args:
-        parts: data sets with their repetitions.
-        seed: of all random draws.
+    replaced by the next one that can. If there is none, an InputError is returned: a loading worker turns errors that
+    are raised into text.
     """
 
     def __init__(self, parts: Sequence[tuple[StaticDataset | VOSDataset, int]], seed: int):
@@ -61,9 +57,9 @@ class TrainingSet(Dataset):
 
 def collate(samples: list[TrainingSample | InputError]) -> TrainingSample | InputError:
     """Return a batch: stacked tensors, concatenated messages; or the first InputError among the samples."""
-    for sample in samples:
-        if isinstance(sample, InputError):
-            return sample
+    failures = [sample for sample in samples if isinstance(sample, InputError)]
+    if failures:
+        return failures[0]
     batch = {name: torch.stack([sample[name] for sample in samples])
              for name in ("frames", "masks", "target", "selector")}
     return {**batch, "skipped": [message for sample in samples for message in sample["skipped"]]}
@@ -92,10 +88,10 @@ def batches(loader: DataLoader) -> Iterator[Iterator[TrainingSample | InputError
 
 
 def static_stage(root: Path, seed: int, size: int = SIZE, length: int = 3) -> TrainingSet:
-    """Return the data of stage 0, static images. Warns of folders that do not exist.
+    """Return the data of stage 0, static images, with a warning of folders that do not exist.
 
-    Raises:
-        InputError: none of the folders exists, or one has no images.
+    Raises (as do the other stages):
+        InputError: there is no usable data.
     """
     found = [(name, by_class, times) for name, by_class, times in STATIC if (root / name).is_dir()]
     if not found:
@@ -109,16 +105,7 @@ def static_stage(root: Path, seed: int, size: int = SIZE, length: int = 3) -> Tr
 
 def bl30k_stage(root: Path, epochs: Callable[[int], int], seed: int, size: int = SIZE, length: int = 3,
                 files_every: int = 1) -> TrainingSet:
-    """Return the data of stage 1, BL30K.
-
-    Args:
-        root: with JPEGImages and Annotations.
-        epochs: returns the epochs of the whole training, given the number of samples.
-        seed: of all random draws.
-        size: of the frames in pixels.
-        length: frames per sample.
-        files_every: see `max_frame_distance`.
-    """
+    """Return the data of stage 1, BL30K; ``epochs`` maps the number of samples to the epochs of the whole training."""
     videos = video_pairs(root / "JPEGImages", root / "Annotations")
     distance = partial(max_frame_distance, epochs=epochs(len(videos)), last_phase=0.8, files_every=files_every)
     return TrainingSet([(VOSDataset(videos, distance, 0.25, skip_small=True, size=size, length=length), 1)], seed)
@@ -126,7 +113,7 @@ def bl30k_stage(root: Path, epochs: Callable[[int], int], seed: int, size: int =
 
 def video_stage(davis: Path, youtube: Path, epochs: Callable[[int], int], seed: int, size: int = SIZE,
                 length: int = 3) -> TrainingSet:
-    """Return the data of stage 2: DAVIS 2017 (five times) and YouTubeVOS, which has every fifth frame."""
+    """Return the data of stage 2: DAVIS 2017 (five times) and YouTubeVOS (every fifth frame); see `bl30k_stage`."""
     root = davis / "2017" / "trainval"
     davis_videos = video_pairs(root / "JPEGImages" / "480p", root / "Annotations" / "480p",
                                read_list(root / "ImageSets" / "2017" / "train.txt"))

@@ -17,13 +17,7 @@ from util.normalization import normalize
 
 
 class StaticDataset(Dataset):
-    """Images with one object each.
-
-    Args:
-        pairs: (image, mask) files.
-        size: of the frames in pixels.
-        length: frames per sample.
-    """
+    """Images with one object each, from (image, mask) files; ``length`` frames of ``size`` pixels per sample."""
 
     def __init__(self, pairs: Sequence[tuple[Path, Path]], size: int = SIZE, length: int = 3):
         self.pairs, self.length = pairs, length
@@ -62,11 +56,7 @@ def _soft_mask(path: Path) -> np.ndarray:
 
 
 def static_pairs(folder: Path, by_class: bool) -> list[tuple[Path, Path]]:
-    """Return the images of a folder with their masks: x.jpg and x.png. Warns of images without a mask.
-
-    Args:
-        folder: with the files.
-        by_class: the files are in one folder per class, as in FSS.
+    """Return the images with masks, x.jpg and x.png, in a folder, or in its subfolders if ``by_class`` (FSS).
 
     Raises:
         InputError: the folder does not exist, or has no image with a mask.

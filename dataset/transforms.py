@@ -21,7 +21,7 @@ MAP_STEP = 8                # pixels of the grid on which a spline is evaluated;
 
 
 class Warp(v2.Transform):
-    """Base of the geometric transforms that OpenCV computes.
+    """Base of the geometric transforms that OpenCV computes, by ``warp`` of one image or mask (H, W, C) uint8.
 
     Args:
         image, mask: OpenCV's interpolation flags.
@@ -42,10 +42,6 @@ class Warp(v2.Transform):
         warped = [self.warp(plane, params, method, fill).reshape(plane.shape) for plane in planes]
         out = torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).contiguous().reshape(inpt.shape)
         return tv_tensors.wrap(out, like=inpt)
-
-    def warp(self, plane: np.ndarray, params: dict[str, Any], method: int, fill: tuple) -> np.ndarray:
-        """Return an image or mask (H, W, C) uint8, warped."""
-        raise NotImplementedError
 
 
 class Affine(Warp):

@@ -36,8 +36,7 @@ class VOSDataset(Dataset):
         max_distance: maximum distance of frames at an epoch, counted in files.
         smallest_crop: minimum area of a crop, as a fraction of the frame.
         skip_small: ignore objects that are too small to learn from, as for BL30K.
-        size: of the frames in pixels.
-        length: frames per sample.
+        size, length: pixels and number of the frames in a sample.
     """
 
     def __init__(self, videos: Sequence[Sequence[tuple[Path, Path]]], max_distance: Callable[[int], int],
@@ -103,12 +102,11 @@ class VOSDataset(Dataset):
 
 def video_pairs(images: Path, masks: Path, names: Sequence[str] | None = None,
                 without: set[str] = frozenset()) -> list[list[tuple[Path, Path]]]:
-    """Return the (frame, mask) files of each video in a folder. Warns of videos and masks that cannot be used.
+    """Return the (frame, mask) files of each video, with warnings of what cannot be used.
 
     Args:
-        images, masks: with one folder per video.
-        names: of the videos; None: all.
-        without: names to exclude.
+        images, masks: folders with one folder per video.
+        names: of the videos; None: all but those in ``without``.
 
     Raises:
         InputError: a folder does not exist, or no video has three frames with masks.
@@ -117,11 +115,9 @@ def video_pairs(images: Path, masks: Path, names: Sequence[str] | None = None,
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
     if names is None:
-        names = sorted(entry.name for entry in os.scandir(masks) if entry.is_dir() and entry.name[0] != ".")
+        names = sorted({entry.name for entry in os.scandir(masks) if entry.is_dir() and entry.name[0] != "."} - without)
     videos, short, unmatched, errors = [], [], [], []
     for name in names:
-        if name in without:
-            continue
         try:
             frames = {path.stem: path for path in image_files(images / name, IMAGE_SUFFIXES)}
             annotated = image_files(masks / name, {".png"})

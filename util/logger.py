@@ -63,15 +63,12 @@ class Logger:
 
 
 def training_grid(frames: Tensor, target: Tensor, predictions: tuple[Tensor, ...]) -> np.ndarray:
-    """Return an image with a row of captioned tiles for each frame: frame, predicted masks, ground truth.
+    """Return an image (H, W, 3) uint8, with a row of tiles for each frame: frame, predicted masks, ground truth.
 
     Args:
         frames: (B, T, 3, H, W), normalised.
         target: (B, T, H, W) integers.
         predictions: (B, K, H, W) probabilities for each of frames 2 to T.
-
-    Returns:
-        (rows * TILE, columns * TILE, 3) uint8.
     """
     objects = predictions[0].shape[1]
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
