@@ -4,7 +4,7 @@
   python propagate.py --images frames/ --masks masks/ --output output/clip --direction both
 
 A mask is a PNG with one value per object (palette or grey, 0 is background), named after its frame: 00012.png belongs
-to 00012.jpg, or to frame 12 of a video file, counted from 0. Any frames may have masks: a new value is a new object, a
+to 00012.jpg, or to frame 12 of a video file, counted from 0. Any frame may have a mask: a new value is a new object, a
 known value corrects that object from this frame on.
 
 Output: DIR/<frame>.png, palette PNGs at the clip's resolution with your label values; with --overlay also
@@ -26,7 +26,7 @@ def parse() -> argparse.Namespace:
     source.add_argument("--video", type=Path, metavar="FILE", help="the clip as a video file")
     source.add_argument("--images", type=Path, metavar="DIR", help="the clip as a folder of images")
     parser.add_argument("--masks", type=Path, required=True, metavar="PATH",
-                        help="a mask, or a folder of masks named after their frames; a single mask of any other name "
+                        help="a mask, or a folder of masks named after their frames; a single mask with any other name "
                              "belongs to the first frame")
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="output folder (default: output/<name of the clip> in the current folder)")
@@ -52,7 +52,7 @@ def main() -> None:
     from util.device import allow_tf32, pick_device
     from util.files import atomic_folder, prepare_folder
     from util.palette import davis_palette, palette_of
-    from util.progress import frames_bar
+    from util.progress import progress_bar
 
     device = pick_device(args.device)
     allow_tf32(args.tf32)
@@ -74,7 +74,7 @@ def main() -> None:
         place = "before the first" if args.direction == "forward" else "after the last"
         warn(f"{skipped} frames {place} mask get none; use --direction both to include them")
     with atomic_folder(output, replaceable) as folder:
-        with frames_bar(len(forward) + len(backward)) as bar:
+        with progress_bar(len(forward) + len(backward), "frames") as bar:
             propagate_clip(network, video, PropagationConfig.from_args(args, network), args.direction, folder, palette,
                            timer, bar.increment)
         written = len(list(folder.glob("*.png")))

@@ -5,9 +5,7 @@ import argparse
 from pathlib import Path
 
 from model import defaults
-from util.cli import non_negative_int, positive_int
-
-MAX_SIDE = 2 ** 16      # pixels
+from util.cli import at_least, non_negative_int, positive_int
 
 
 def weights_file(text: str) -> Path:
@@ -25,19 +23,16 @@ def weights_file(text: str) -> Path:
 
 def inference_side(text: str) -> int:
     """Argument type: pixels of the shorter side at inference, or -1 for the size of the frames."""
-    if text != "-1" and (not text.isdecimal() or not defaults.STRIDE <= int(text) <= MAX_SIDE):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither {defaults.STRIDE} to {MAX_SIDE} pixels nor -1 for the "
-                                         f"size of the frames")
-    return int(text)
+    return -1 if text == "-1" else at_least(defaults.STRIDE)(text)
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--model`` and ``--device``."""
     parser.add_argument(
         "--model", type=weights_file, default=defaults.default_weights(), metavar="FILE",
-        help=f"weights: a plain state dict, a training checkpoint, or one of the words published "
-             f"({defaults.PUBLISHED_WEIGHTS}) and lite (the network that comes with the code) "
-             f"(default: {defaults.PUBLISHED_WEIGHTS} if it exists, else lite)")
+        help=f"weights: a state dict or a training checkpoint, or the word published ({defaults.PUBLISHED_WEIGHTS}) or "
+             f"lite (the network included in the project) (default: {defaults.PUBLISHED_WEIGHTS} if it exists, else "
+             f"lite)")
     parser.add_argument("--device", metavar="NAME",
                         help="cpu, cuda, cuda:1, mps (default: CUDA if available, else MPS, else CPU)")
 
@@ -49,27 +44,27 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
         size: default pixels of the shorter side at inference for the published network; None: the size of the frames.
     """
     published, lite = (defaults.INFERENCE_DEFAULTS[name] for name in ("published", "lite"))
+    by_network = "" if size == lite.size else f"; lite: {lite.size}"
     parser.set_defaults(default_size=size)
     add_network_arguments(parser)
     add = parser.add_argument
     add("--size", type=inference_side, metavar="PIXELS",
         help=f"pixels of the shorter side at inference, -1 for the size of the frames; masks are always written at the "
-             f"size of the frames (default: {size or -1}; lite: {lite.size})")
+             f"size of the frames (default: {size or -1}{by_network})")
     kernel = parser.add_mutually_exclusive_group()
-    kernel.add_argument(
-        "--use_km", action="store_true",
-        help=f"kernelized memory reading, sigma {defaults.KERNEL_SIGMA} stride-16 locations or the network's default "
-             f"(default: {'on' if published.kernel_sigma else 'off'}; lite: {'on' if lite.kernel_sigma else 'off'})")
+    kernel.add_argument("--use_km", action="store_true",
+                        help=f"kernelized memory reading, sigma {defaults.KERNEL_SIGMA} stride-16 locations (lite: "
+                             f"{lite.kernel_sigma:g}) (default: off; lite: on)")
     kernel.add_argument("--no_km", action="store_true", help="no kernelized memory reading, for any network")
     reading = parser.add_mutually_exclusive_group()
     reading.add_argument("--no_top", action="store_true", help="read all memory locations instead of the top k")
     reading.add_argument("--top_k", type=positive_int, metavar="K",
-                         help=f"memory locations that each query location reads (default: {published.top_k}; "
+                         help=f"number of memory locations read by each query location (default: {published.top_k}; "
                               f"lite: {lite.top_k})")
     add("--mem_every", type=positive_int, default=5, metavar="N",
         help="every N-th frame becomes a memory frame (default: %(default)s)")
     add("--max_memory_frames", type=positive_int, metavar="N",
-        help="keep at most N memory frames, the first and the latest (default: no limit)")
+        help="keep at most N memory frames: the first one and the latest N-1 (default: no limit)")
     add("--amp", action="store_true",
         help="automatic mixed precision: faster on most GPUs, masks differ slightly (default: off)")
     add("--tf32", action="store_true", help="allow TF32 on NVIDIA GPUs: faster, masks differ slightly (default: off)")

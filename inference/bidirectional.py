@@ -1,7 +1,7 @@
 """Propagation through a user's clip: forward, backward or both."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from dataset.image_io import read_mask, write_mask
 from dataset.video import Video
 from inference.propagation import PropagationConfig, Timer, propagate
 from model.network import PropagationNetwork
-from util.files import Writer
+from util.parallel import map_in_threads
 
 
 def frame_ranges(video: Video, direction: str) -> tuple[range, range]:
@@ -26,36 +26,27 @@ def propagate_clip(network: PropagationNetwork, video: Video, config: Propagatio
     """Write the masks of all frames of the passes in ``direction`` to ``folder/<frame>.png``.
 
     With both passes, each frame gets the result of the nearest input mask (of two equally near ones, the earlier).
-    Objects that only the other pass knows are added where that result is background.
-
-    Args:
-        on_frame: called after each frame.
+    Objects that only the other pass knows are added where that result is background. Calls ``on_frame`` after each one.
     """
-    forward, backward = frame_ranges(video, direction)
-    forward_labels: dict[int, list[int]] = {}
-    with Writer() as writer:
-        for index, label_map, labels in propagate(network, video, config, forward, timer):
-            forward_labels[index] = labels
-            writer.submit(write_mask, folder / f"{video.frames.names[index]}.png", label_map, palette)
-            on_frame()
-    with Writer() as writer:
-        for index, label_map, labels in propagate(network, video, config, backward, timer):
-            path = folder / f"{video.frames.names[index]}.png"
-            if index in forward_labels:
-                forward_map = read_mask(path).astype(np.uint8)
-                if nearest_is_earlier(index, video.masks):
-                    label_map = merge(forward_map, label_map, forward_labels[index])
-                else:
-                    label_map = merge(label_map, forward_map, labels)
-            writer.submit(write_mask, path, label_map, palette)
+    known: dict[int, list[int]] = {}            # the labels of the forward pass by frame
+
+    def write(result: tuple[int, np.ndarray, list[int]]) -> None:
+        index, label_map, labels = result
+        path = folder / f"{video.frames.names[index]}.png"
+        if index in known:                      # this is the backward pass
+            forward_map = read_mask(path).astype(np.uint8)
+            if min(video.masks, key=lambda other: (abs(other - index), other)) <= index:
+                label_map = merge(forward_map, label_map, known[index])
+            else:
+                label_map = merge(label_map, forward_map, labels)
+        known[index] = labels
+        write_mask(path, label_map, palette)
+
+    for indices in frame_ranges(video, direction):
+        for _ in map_in_threads(write, propagate(network, video, config, indices, timer), workers=1):
             on_frame()
 
 
 def merge(mask: np.ndarray, other: np.ndarray, known: list[int]) -> np.ndarray:
     """``mask`` (H, W), with the labels of ``other`` that are not ``known`` where it is background."""
     return np.where((mask == 0) & ~np.isin(other, known), other, mask)
-
-
-def nearest_is_earlier(index: int, annotated: Iterable[int]) -> bool:
-    """Whether the annotated frame nearest to a frame is that frame or before it; True if one after it is as near."""
-    return min(annotated, key=lambda other: (abs(other - index), other)) <= index

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import mmap
 import sys
 import time
@@ -9,20 +10,22 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 
 from dataset.image_io import write_mask
 from dataset.video import Video
 from inference.propagation import PropagationConfig, Timer, load_for_propagation, propagate
-from inference.results import RunSettings, check_output_is_not_input, check_replaceable
+from inference.results import check_output_is_not_input, check_replaceable
 from inference.scoring import score, table, write_csv
 from model.defaults import PUBLISHED_WEIGHTS, default_weights, published_weights
 from model.network import PropagationNetwork
 from util.cli import InputError, warn
 from util.device import ProcessGroup, allow_tf32, pick_device
-from util.files import LockedError, Writer, atomic_folder, prepare_folder
-from util.progress import frames_bar
+from util.files import LockedError, atomic_folder, prepare_folder, write_atomic
+from util.parallel import map_in_threads
+from util.progress import progress_bar
 
 LITE_STANDS_IN = (f"{PUBLISHED_WEIGHTS} does not exist, so these are results of the lite network; get the published "
                   f"weights with `python download_model.py`, or choose --model lite")
@@ -32,17 +35,11 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
     """Propagate masks through the videos of a benchmark, write the masks, and print the speed and the scores.
 
     The processes that ``torchrun`` starts divide the videos among them. If a video cannot be used, its error is printed
-    and the others continue. A video that another run is writing to the same folder is waited for.
+    and the others continue; the exit code is then 2.
 
     Args:
         read_videos: returns the videos, and the palette of the masks to write; None writes grey masks.
         args: of `inference.arguments.benchmark_parser`.
-
-    Returns:
-        the exit code: 2 if a video failed.
-
-    Raises:
-        InputError: the run cannot start, or another process has failed.
     """
     group = ProcessGroup.join()
     videos, palette = read_videos()
@@ -52,12 +49,12 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
     allow_tf32(args.tf32)
     network = load_for_propagation(args.model, device)
     config = PropagationConfig.from_args(args, network)
-    settings = RunSettings(args.output, _settings(args, config, device))
+    settings = _settings(args, config, device)
     prepare_folder(args.output)
     for video in videos:
         check_output_is_not_input(args.output / video.name, video)
     mine = videos[group.rank::group.world_size]
-    to_do = [video for video in mine if args.overwrite or not _is_finished(video, settings)]
+    to_do = [video for video in mine if args.overwrite or not _is_finished(video, args.output, settings)]
     for video in to_do:
         check_replaceable(args.output / video.name, video.frames.names, overwrite=True)
     group.gather(None)                          # ends this process if another has failed
@@ -66,7 +63,7 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
         if lite_stands_in:
             warn(LITE_STANDS_IN)
     timer = Timer()
-    failed = _propagate_videos(to_do, network, config, palette, settings, args.overwrite, timer, group.rank == 0)
+    failed = _propagate_videos(to_do, network, config, palette, settings, args, timer, group.rank == 0)
     results = group.gather((timer.seconds, timer.frames, len(mine) - len(to_do), failed))
     if group.rank > 0:
         return 0
@@ -87,7 +84,7 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
         if 0 < scored < len(videos):
             print(f"({scored} of {len(videos)} videos have scores)")
         if scores:
-            write_csv(scores, args.output / "scores.csv", network.variant, settings.settings["model"])
+            write_csv(scores, args.output / "scores.csv", network.variant, settings["model"])
         if lite_stands_in:
             print(f"warning: {LITE_STANDS_IN}")
     if failed:
@@ -96,26 +93,28 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
 
 
 def _propagate_videos(videos: list[Video], network: PropagationNetwork, config: PropagationConfig,
-                      palette: bytes | None, settings: RunSettings, overwrite: bool, timer: Timer,
+                      palette: bytes | None, settings: dict, args: argparse.Namespace, timer: Timer,
                       show_bar: bool) -> list[str]:
-    """Propagate masks through the videos and write them; returns the names of the videos that failed."""
+    """Propagate masks through the videos and write them; returns the names of the videos that failed.
+
+    A video that another run is writing to the same folder is waited for.
+    """
     failed, locked, queue = [], set(), deque(videos)
     frames = sum(len(video.frames.names) for video in videos)
-    with frames_bar(frames) if show_bar and videos else nullcontext() as bar:
+    with progress_bar(frames, "frames") if show_bar and videos else nullcontext() as bar:
         while queue:
             video = queue.popleft()
-            folder, names = settings.output / video.name, video.frames.names
+            folder, names = args.output / video.name, video.frames.names
             try:
-                if overwrite or not _is_finished(video, settings):      # another run may have finished it by now
+                if args.overwrite or not _is_finished(video, args.output, settings):    # by another run, meanwhile
                     video.check()
-                    replaceable = check_replaceable(folder, names, overwrite=True)
-                    with atomic_folder(folder, replaceable) as partial, Writer() as writer:
-                        settings.forget(video.name)
-                        for index, label_map, _ in propagate(network, video, config, range(len(names)), timer):
-                            writer.submit(write_mask, partial / f"{names[index]}.png", label_map, palette)
+                    with atomic_folder(folder, check_replaceable(folder, names, overwrite=True)) as partial:
+                        masks = ((partial / f"{names[index]}.png", label_map, palette) for index, label_map, _
+                                 in propagate(network, video, config, range(len(names)), timer))
+                        for _ in map_in_threads(lambda mask: write_mask(*mask), masks, workers=1):
                             if bar:
                                 bar.increment()
-                    settings.write(video.name)
+                        write_atomic(_settings_file(args.output, video), json.dumps(settings, indent=1))
             except LockedError:
                 if video.name not in locked:
                     warn(f"{video.name}: another run is writing it; trying again later")
@@ -128,24 +127,29 @@ def _propagate_videos(videos: list[Video], network: PropagationNetwork, config: 
     return failed
 
 
-def _is_finished(video: Video, settings: RunSettings) -> bool:
-    """Whether every frame from the first object on has a mask.
-
-    Raises:
-        InputError: they were computed with other settings.
-    """
-    folder = settings.output / video.name
+def _is_finished(video: Video, output: Path, settings: dict) -> bool:
+    """Whether every frame from the first object on has a mask; raises InputError if other settings made them."""
+    folder = output / video.name
     missing = [index for index, name in enumerate(video.frames.names) if not (folder / f"{name}.png").is_file()]
     if len(missing) == len(video.frames.names) or any(
             index <= max(missing, default=-1) and video.labels(path).any() for index, path in video.masks.items()):
         return False
-    settings.check(video.name)
+    path = _settings_file(output, video)
+    before = json.loads(path.read_text()) if path.exists() else settings
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise InputError(f"{folder}: was made with other settings ({name} was {before.get(name)}, is {value}); "
+                             f"choose another --output, or --overwrite")
     return True
+
+
+def _settings_file(output: Path, video: Video) -> Path:
+    return output / ".settings" / f"{video.name}.json"
 
 
 def _settings(args: argparse.Namespace, config: PropagationConfig, device: torch.device) -> dict:
     """The settings that the masks depend on, with the CRC-32 of the weights file."""
     with open(args.model, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        checksum = f"{zlib.crc32(content):08x}"
-    options = {name: value for name, value in vars(config).items() if name != "workers"}
-    return {"model": checksum, **options, **({"tf32": args.tf32} if device.type == "cuda" else {})}
+        settings = {"model": f"{zlib.crc32(content):08x}", **vars(config), "tf32": args.tf32 and device.type == "cuda"}
+    del settings["workers"]             # does not change the masks
+    return settings

@@ -33,17 +33,11 @@ def draw_overlay(frame: np.ndarray, mask: np.ndarray, palette: bytes) -> np.ndar
 
 
 def write_overlay(video: Video, masks: Path, palette: bytes, folder: Path) -> None:
-    """Write an overlay video and a contact sheet to ``folder``, in one pass over the frames.
-
-    Frames without a mask are shown as they are.
-
-    Raises:
-        InputError: the video cannot be written.
-    """
+    """Write an overlay video and a contact sheet to ``folder``; frames without a mask are shown as they are."""
     folder.mkdir(parents=True, exist_ok=True)
     path, sheet = (folder / name for name in OVERLAY_FILES)
     names = video.frames.names
-    chosen = np.linspace(0, len(names) - 1, min(len(names), SHEET_COLUMNS * SHEET_ROWS)).round().astype(int).tolist()
+    chosen = np.linspace(0, len(names) - 1, min(len(names), SHEET_COLUMNS * SHEET_ROWS)).round().astype(int)
     thumbnails, writer = [], None
     for index, frame in enumerate(video.frames.read(range(len(names)), 1)):
         mask = masks / f"{names[index]}.png"
@@ -56,7 +50,7 @@ def write_overlay(video: Video, masks: Path, palette: bytes, folder: Path) -> No
                 raise InputError(f"{path}: this OpenCV cannot write MPEG-4 video")
         writer.write(np.ascontiguousarray(overlay[:height, :width, ::-1]))
         if index in chosen:
-            thumbnails.append((names[index], _thumbnail(overlay)))
+            thumbnails.append(thumbnail(overlay, names[index]))
     writer.release()
     try:                                       # OpenCV reports no write errors
         count = len(VideoFrames(path).names)
@@ -68,19 +62,19 @@ def write_overlay(video: Video, masks: Path, palette: bytes, folder: Path) -> No
         contact_sheet(thumbnails).save(partial, format="PNG")
 
 
-def contact_sheet(thumbnails: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """A sheet of (name, thumbnail) pairs in rows; all thumbnails have one size."""
-    width, height = thumbnails[0][1].size
+def thumbnail(image: np.ndarray, name: str) -> Image.Image:
+    """The image (H, W, 3) at the width of a thumbnail, with a name in its upper left corner."""
+    height = max(1, round(THUMBNAIL_WIDTH * image.shape[0] / image.shape[1]))
+    result = Image.fromarray(image).resize((THUMBNAIL_WIDTH, height), Image.Resampling.BILINEAR)
+    ImageDraw.Draw(result).text((6, 4), name, fill="white", stroke_width=2, stroke_fill="black")
+    return result
+
+
+def contact_sheet(thumbnails: Sequence[Image.Image]) -> Image.Image:
+    """A sheet of thumbnails of one size, in rows."""
+    width, height = thumbnails[0].size
     columns = min(SHEET_COLUMNS, len(thumbnails))
     sheet = Image.new("RGB", (columns * width, -(-len(thumbnails) // columns) * height))
-    draw = ImageDraw.Draw(sheet)
-    for position, (name, thumbnail) in enumerate(thumbnails):
-        corner = position % columns * width, position // columns * height
-        sheet.paste(thumbnail, corner)
-        draw.text((corner[0] + 6, corner[1] + 4), name, fill="white", stroke_width=2, stroke_fill="black")
+    for position, image in enumerate(thumbnails):
+        sheet.paste(image, (position % columns * width, position // columns * height))
     return sheet
-
-
-def _thumbnail(image: np.ndarray) -> Image.Image:
-    height = max(1, round(THUMBNAIL_WIDTH * image.shape[0] / image.shape[1]))
-    return Image.fromarray(image).resize((THUMBNAIL_WIDTH, height), Image.Resampling.BILINEAR)

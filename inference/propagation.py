@@ -18,7 +18,7 @@ from inference_core import InferenceCore, to_label_map
 from model.checkpoint import load_network
 from model.defaults import INFERENCE_DEFAULTS, KERNEL_SIGMA, STRIDE
 from model.network import PropagationNetwork
-from util.allocation import give_memory_back, keep_memory
+from util.allocation import keep_memory
 from util.cli import InputError, is_out_of_memory, pluralize, warn
 from util.normalization import normalize
 
@@ -27,23 +27,18 @@ MIN_BYTES_PER_PIXEL = 120       # at the inference size; measured: 200 (lite) to
 
 @dataclass(frozen=True)
 class PropagationConfig:
-    """Settings of a propagation; see `InferenceCore` for those that are not described here.
-
-    Attributes:
-        size: pixels of the shorter side at inference; None: the size of the frames.
-        workers: threads that read frames ahead.
-    """
+    """Settings of a propagation, see `InferenceCore`."""
     top_k: int | None = 50
     kernel_sigma: float | None = None
     mem_every: int = 5
     max_memory_frames: int | None = None
     amp: bool = False
-    size: int | None = None
-    workers: int = 2
+    size: int | None = None         # pixels of the shorter side at inference; None: the size of the frames
+    workers: int = 2                # threads that read frames ahead
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, network: PropagationNetwork) -> PropagationConfig:
-        """The config of parsed `inference.arguments.add_arguments`, with the network's defaults for what is not set."""
+        """The config of parsed `inference.arguments.add_arguments` and the network's defaults."""
         defaults = INFERENCE_DEFAULTS[network.variant]
         size = args.size or defaults.size or args.default_size
         kernel_sigma = defaults.kernel_sigma or (KERNEL_SIGMA if args.use_km else None)
@@ -52,8 +47,7 @@ class PropagationConfig:
 
 
 def load_for_propagation(path: Path, device: torch.device) -> PropagationNetwork:
-    """`load_network` with the memory allocator set for propagation. Call it before other tensors are created."""
-    give_memory_back()          # what is only needed while the weights are loaded
+    """`load_network`, after which freed memory is kept for the next frame."""
     network = load_network(path, device)
     keep_memory()
     return network
@@ -70,12 +64,8 @@ def propagate(network: PropagationNetwork, video: Video, config: PropagationConf
               timer: Timer) -> Iterator[tuple[int, np.ndarray, list[int]]]:
     """Propagate the input masks of a video through its frames at ascending or descending consecutive ``indices``.
 
-    Yields:
-        the index of a frame, its label map (H, W) uint8 at the frame's size, and the labels of the objects known so
-        far. Frames before the first object are skipped.
-
-    Raises:
-        InputError: a frame or mask cannot be used, or memory is too small.
+    Yields the index of a frame, its label map (H, W) uint8 at the frame's size, and the labels of the objects known so
+    far. Frames before the first object are skipped.
     """
     core = InferenceCore(network, config.top_k, config.kernel_sigma, config.mem_every, config.max_memory_frames,
                          config.amp)
@@ -98,7 +88,7 @@ def propagate(network: PropagationNetwork, video: Video, config: PropagationConf
         try:
             probabilities = core.step(preprocess_frame(frame, core.device, size), mask, input_labels)
             label_map = to_label_map(probabilities, core.labels, (height, width)).cpu().numpy()
-        except (RuntimeError, OSError, MemoryError) as error:
+        except Exception as error:
             if not is_out_of_memory(error):
                 raise
             objects = pluralize(len({*core.labels, *(input_labels or [])}), "object")

@@ -1,7 +1,7 @@
 """Scores of predicted masks: J (region similarity) and F (boundary accuracy) as DAVIS defines them."""
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,8 @@ from dataset.image_io import read_mask
 from dataset.video import Video
 from util.cli import InputError, warn
 from util.files import write_atomic
-from util.progress import frames_bar
+from util.parallel import map_in_threads
+from util.progress import progress_bar
 
 
 class ObjectScore(NamedTuple):
@@ -28,9 +29,6 @@ def score_video(video: Video, folder: Path) -> list[ObjectScore]:
     As in the official semi-supervised evaluation of DAVIS 2017, the first and the last frame with ground truth are left
     out, and J and F of a frame are 1 where an object is neither annotated nor predicted. An object counts on the frames
     after the first input mask that shows it.
-
-    Raises:
-        InputError: a mask is missing or unreadable, or differs in size from the ground truth.
     """
     from vos_benchmark.evaluator import Evaluator  # takes 0.7 s: it loads SciPy and scikit-image
 
@@ -58,10 +56,7 @@ def score_video(video: Video, folder: Path) -> list[ObjectScore]:
 
 
 def score(videos: list[Video], output: Path, workers: int) -> list[ObjectScore]:
-    """The scores of the masks in ``output/<video>`` of several videos, computed in ``workers`` threads.
-
-    A video whose ground truth or masks cannot be used is left out with a warning.
-    """
+    """The scores of the masks in ``output/<video>``; a video whose masks cannot be used is left out with a warning."""
     def score_or_warn(video: Video) -> list[ObjectScore]:
         try:
             return score_video(video, output / video.name)
@@ -70,11 +65,10 @@ def score(videos: list[Video], output: Path, workers: int) -> list[ObjectScore]:
             return []
 
     videos, scores = [video for video in videos if video.ground_truth], []
-    if videos:
-        with ThreadPoolExecutor(max(workers, 1)) as pool, frames_bar(len(videos), "videos") as bar:
-            for objects in pool.map(score_or_warn, videos):
-                scores += objects
-                bar.increment()
+    with progress_bar(len(videos), "videos") if videos else nullcontext() as bar:
+        for objects in map_in_threads(score_or_warn, videos, workers):
+            scores += objects
+            bar.increment()
     return scores
 
 

@@ -64,9 +64,8 @@ def test_bugs_keep_their_traceback():
     assert err.endswith("KeyError: 'x'\n")
 
 
-@pytest.mark.parametrize("how", ["from None", "from error", ""])
-def test_tracebacks_on_request(how):
-    body = f"try:\n    {{}}['x']\nexcept KeyError as error:\n    raise InputError('f: bad') {how}"
+def test_tracebacks_on_request():
+    body = "try:\n    {}['x']\nexcept KeyError as error:\n    raise InputError('f: bad') from error"
     assert finish(body)[2] == "error: f: bad\n"
     code, _, err = finish(body, {"MASK_PROPAGATION_TRACEBACK": "1"})
     assert code == 2

@@ -1,17 +1,10 @@
-"""Policies of glibc's malloc for the memory of freed CPU tensors; on other systems they have no effect.
-
-Each applies to tensors allocated after the call.
-"""
+"""Policy of glibc's malloc for the memory of freed CPU tensors."""
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3      # of glibc's malloc.h
-
-
-def give_memory_back() -> None:
-    """Return large tensors' memory to the system when they are freed, as while weights are loaded."""
-    _set(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def keep_memory() -> None:
@@ -19,12 +12,7 @@ def keep_memory() -> None:
 
     Page faults of fresh memory took 25 to 33 % of the time of a frame, and up to 50 % of a training step.
     """
-    _set(_M_MMAP_THRESHOLD, 1 << 30)
-    _set(_M_TRIM_THRESHOLD, 2 ** 31 - 1)
-
-
-def _set(parameter: int, value: int) -> None:
-    try:
-        ctypes.CDLL(None).mallopt(parameter, value)
-    except (OSError, TypeError, AttributeError):
-        return
+    with suppress(OSError, TypeError, AttributeError):      # another C library than glibc
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2 ** 31 - 1)

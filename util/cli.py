@@ -1,6 +1,6 @@
 """Command-line scripts: user-facing errors, argument types, and the function that runs ``main``.
 
-Every script imports this module before torch, and torch and the rest of the project only inside ``main``.
+Every script imports this module before torch, and torch only inside ``main``.
 """
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -21,10 +22,8 @@ from types import FrameType
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-SHOW_TRACEBACKS = "MASK_PROPAGATION_TRACEBACK"          # environment variable
 # The signals that ask a process to end. Windows has no SIGHUP.
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
-
 
 # Ctrl-C while a script is being imported prints nothing; afterwards, `run` handles it.
 sys.excepthook = lambda kind, *rest: kind is KeyboardInterrupt or sys.__excepthook__(kind, *rest)
@@ -60,16 +59,7 @@ def is_out_of_memory(error: BaseException) -> bool:
             or any(phrase in str(error) for phrase in phrases))
 
 
-class _Signals:
-    """The state of the signal handler: whether signals wait, and the one that is waiting."""
-    deferred = False
-    pending: int | None = None
-
-
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    if _Signals.deferred:
-        _Signals.pending = number
-        return
     while frame:
         if "importlib._bootstrap" in frame.f_code.co_filename:      # NumPy and PyTorch do not survive an exception
             os._exit(128 + number)
@@ -80,14 +70,17 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 @contextmanager
 def deferred_signals() -> Iterator[None]:
     """Delay the signals that `run` handles until the end of the block, which must be short."""
-    _Signals.deferred = True
+    received: list[int] = []
+    handled = [number for number in SIGNALS if signal.getsignal(number) is _interrupt]
     try:
+        for number in handled:
+            signal.signal(number, lambda number, _: received.append(number))
         yield
     finally:
-        _Signals.deferred = False
-        number, _Signals.pending = _Signals.pending, None
-        if number is not None:
-            raise Interrupted(number)
+        for number in handled:
+            signal.signal(number, _interrupt)
+        if received:
+            raise Interrupted(received[0])
 
 
 class _Stream(io.FileIO):
@@ -107,9 +100,7 @@ def _prepare_streams() -> None:
         if stream is not getattr(sys, f"__{name}__"):    # replaced, as by pytest
             continue
         if stream is None:                               # closed by the caller: no other file may get its descriptor
-            while (opened := os.open(os.devnull, os.O_RDWR)) < descriptor:
-                pass
-            descriptor = opened
+            os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
         raw = io.BufferedWriter(_Stream(descriptor, "w", closefd=False))
         setattr(sys, name, io.TextIOWrapper(raw, getattr(stream, "encoding", "utf-8"), "backslashreplace",
                                             line_buffering=True))
@@ -119,8 +110,8 @@ def run(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and exit.
 
     The exit code is what ``main`` returns (None: 0), 2 after one line for an `InputError`, an OSError or a lack of
-    memory, and 128 + N after signal N. With the environment variable MASK_PROPAGATION_TRACEBACK=1 the traceback of
-    the error is printed first.
+    memory, and 128 + N after signal N. With the environment variable MASK_PROPAGATION_TRACEBACK=1, the traceback is
+    printed before that line.
     """
     handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]      # nohup ignores one
     for number in handled:
@@ -135,8 +126,8 @@ def run(main: Callable[[], int | None]) -> None:
         message = _message(error)
         if message is None:
             raise
-        if os.environ.get(SHOW_TRACEBACKS):
-            _print_traceback(error)
+        if os.environ.get("MASK_PROPAGATION_TRACEBACK"):
+            traceback.print_exc()
         print(f"error: {message}", file=sys.stderr)
         code = 2
     finally:
@@ -157,16 +148,6 @@ def _message(error: Exception) -> str | None:
             return f"{place}disk full; free some space and run this again, finished output is kept"
         return f"{place}{error.strerror or first_line(error)}"
     return None
-
-
-def _print_traceback(error: BaseException) -> None:
-    """Print the traceback with all errors that led to this one, ``raise ... from None`` or not."""
-    import traceback
-    cause: BaseException | None = error
-    while cause:
-        cause.__suppress_context__ = cause.__cause__ is not None
-        cause = cause.__cause__ or cause.__context__
-    traceback.print_exception(error)
 
 
 def at_least(smallest: int) -> Callable[[str], int]:

@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -14,16 +12,11 @@ from torch import distributed
 from util.cli import InputError, first_line
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
-TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 WAIT_TIMEOUT = timedelta(days=7)         # for the slowest process; one that has ended is noticed at once
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device called ``name`` (cpu, cuda, cuda:1, mps), or by default CUDA, else MPS, else the CPU.
-
-    Raises:
-        InputError: this machine has no such device.
-    """
+    """The device called ``name`` (cpu, cuda, cuda:1, mps), or by default CUDA, else MPS, else the CPU."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -39,10 +32,7 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Set whether NVIDIA GPUs may round float32 operands to TF32 in matrix products and convolutions.
-
-    PyTorch's default allows it in convolutions only.
-    """
+    """Set whether NVIDIA GPUs may use TF32 in matrix products and convolutions; by default only in convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
@@ -58,11 +48,7 @@ class ProcessGroup(NamedTuple):
 
     @classmethod
     def join(cls) -> ProcessGroup:
-        """Connect to the other processes if ``torchrun`` started more than one.
-
-        Raises:
-            InputError: the others cannot be reached, or environment variables of torchrun are missing.
-        """
+        """Connect to the other processes if ``torchrun`` started more than one."""
         if os.environ.get("WORLD_SIZE", "1") == "1":
             return cls()
         try:
@@ -70,35 +56,21 @@ class ProcessGroup(NamedTuple):
             atexit.register(distributed.destroy_process_group)           # else gloo's threads may abort at exit
             connection = distributed.new_group(timeout=WAIT_TIMEOUT)
         except (ValueError, RuntimeError) as error:
-            found = " ".join(f"{name}={os.environ[name]}" for name in TORCHRUN_VARIABLES if name in os.environ)
-            raise InputError(f"{found}: cannot reach the other processes ({first_line(error)}); if none of them has "
-                             f"failed, start them with torchrun, or unset WORLD_SIZE to run alone") from error
+            raise InputError(f"WORLD_SIZE={os.environ['WORLD_SIZE']}: cannot reach the other processes "
+                             f"({first_line(error)}); if none of them has failed, start them with torchrun, or unset "
+                             f"WORLD_SIZE to run alone") from error
         return cls(distributed.get_rank(), distributed.get_world_size(), connection)
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is set in any process; waits for all of them, raises as `gather`."""
-        flags = torch.tensor([int(flag)])
-        if self.world_size > 1:
-            with _noticing_failures():
-                distributed.all_reduce(flags, distributed.ReduceOp.MAX, self.connection)
-        return bool(flags)
+        """Whether ``flag`` is set in any process; waits for all of them."""
+        return any(self.gather(flag))
 
     def gather(self, item: object) -> list:
-        """The items of all processes in order of rank; waits for all of them.
-
-        Raises:
-            InputError: another process has ended.
-        """
+        """The items of all processes in order of rank; waits for all of them."""
         items = [item] * self.world_size
         if self.world_size > 1:
-            with _noticing_failures():
+            try:
                 distributed.all_gather_object(items, item, self.connection)
+            except RuntimeError as error:            # "Connection closed by peer"
+                raise InputError("another process of this run has failed; see its error above") from error
         return items
-
-
-@contextmanager
-def _noticing_failures() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:            # "Connection closed by peer"
-        raise InputError("another process of this run has failed; see its error above") from error

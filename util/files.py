@@ -4,11 +4,10 @@ from __future__ import annotations
 import os
 import shutil
 import zlib
-from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import filelock
 
@@ -23,16 +22,10 @@ class LockedError(InputError):
 
 
 def prepare_folder(folder: Path) -> None:
-    """Create the folder if it does not exist, and check that files can be written to it.
-
-    Raises:
-        InputError: they cannot.
-    """
-    probe = folder / f".probe.{os.getpid()}"
+    """Create the folder if it does not exist, and check that files can be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"{folder}: cannot write there ({error.strerror})") from error
 
@@ -63,55 +56,46 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def atomic_folder(final: Path, replaceable: Collection[str] = ()) -> Iterator[Path]:
     """A temporary folder, for the block to fill, that is then renamed to ``final``; removed if the block fails.
 
-    An existing folder is renamed aside before and removed after. A process that is killed between the two renames
-    leaves it to `recover_folder`. Where the folder cannot be renamed (a mount point, the current folder, a parent
-    without write permission), its files are replaced one by one.
-
     Args:
         final: the folder, or a symbolic link to it, which stays.
         replaceable: paths, relative to ``final``, of the old files to remove. Other old files are kept, except those
             that the new folder has too.
-
-    Raises:
-        LockedError: another process writes to this folder.
     """
-    final, current = Path(os.path.realpath(final)), Path.cwd()
+    final = Path(os.path.realpath(final))
     final.parent.mkdir(parents=True, exist_ok=True)
     recover_folder(final)
-    in_place = final.is_dir() and (os.path.ismount(final) or final in (current, *current.parents)
-                                   or not os.access(final.parent, os.W_OK))
-    partial = final / TEMPORARY if in_place else _hidden(final, TEMPORARY)
     with lock(final):
-        for left_by_killed_process in (final / TEMPORARY, partial):
-            shutil.rmtree(left_by_killed_process, ignore_errors=True)
+        partial = final / TEMPORARY if final.is_dir() else _hidden(final, TEMPORARY)
+        shutil.rmtree(partial, ignore_errors=True)           # left by a killed process
         partial.mkdir()
         try:
             with _naming_full_disk(final):
                 yield partial
                 with deferred_signals():
-                    if not final.is_dir():
+                    if partial.parent == final:
+                        _replace(final, partial, replaceable)
+                    else:
                         partial.rename(final)
-                    elif in_place or not _swap(partial, final, replaceable):
-                        stale = [final / name for name in replaceable if not (partial / name).exists()]
-                        _move_files(partial, final, overwrite=True)
-                        for path in stale:
-                            path.unlink(missing_ok=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _swap(partial: Path, final: Path, replaceable: Collection[str]) -> bool:
-    """Put a new folder in the place of an old one and move other files to it; False if the old one stays."""
+def _replace(final: Path, partial: Path, replaceable: Collection[str]) -> None:
+    """Replace a folder by the new one in it. `recover_folder` undoes or completes this after a kill."""
     replaced = _hidden(final, REPLACED)
     shutil.copymode(final, partial)
-    try:
-        final.rename(replaced)
-    except OSError:                          # not all file systems of containers rename folders
-        return False
-    partial.rename(final)
-    _move_files(replaced, final, skip=replaceable)
-    shutil.rmtree(replaced)
-    return True
+    with suppress(OSError):                                  # such as a mount point
+        if not Path.cwd().is_relative_to(final):
+            final.rename(replaced)
+    if final.exists():                                       # it stays, and its files are replaced one by one
+        stale = [final / name for name in replaceable if not (partial / name).exists()]
+        _move_files(partial, final, overwrite=True)
+        for path in stale:
+            path.unlink(missing_ok=True)
+    else:
+        (replaced / TEMPORARY).rename(final)
+        _move_files(replaced, final, skip=replaceable)
+        shutil.rmtree(replaced)
 
 
 def recover_folder(final: Path) -> None:
@@ -139,11 +123,7 @@ def _move_files(source: Path, target: Path, overwrite: bool = False, skip: Colle
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Keep other processes out of a file or folder during the block. The lock ends with the process.
-
-    Raises:
-        LockedError: another process has locked it.
-    """
+    """Keep other processes out of a file or folder during the block. The lock ends with the process."""
     file = _hidden(path, LOCK) if os.access(path.parent, os.W_OK) else path / LOCK
     holder = filelock.FileLock(file)
     try:
@@ -160,10 +140,8 @@ def lock(path: Path) -> Iterator[None]:
 
 def _hidden(path: Path, suffix: str) -> Path:
     """A hidden name beside a file or folder, of at most 255 bytes."""
-    name = os.fsencode(path.name)
-    if len(name) > 200:
-        name = name[:180].decode(errors="ignore").encode() + b"%08x" % zlib.crc32(name)
-    return path.with_name(f".{os.fsdecode(name)}{suffix}")
+    encoded = os.fsencode(path.name)
+    return path.with_name(f".{path.name if len(encoded) < 200 else zlib.crc32(encoded)}{suffix}")
 
 
 @contextmanager
@@ -175,31 +153,3 @@ def _naming_full_disk(path: Path) -> Iterator[None]:
         if error.errno in DISK_FULL:
             error.filename = str(path)
         raise
-
-
-class Writer:
-    """Calls functions in order in one background thread, which may lag a few calls behind.
-
-    Use as a context manager: leaving it waits for all calls. `submit` and leaving raise the error of an earlier call.
-    """
-
-    MAX_PENDING = 8
-
-    def __init__(self):
-        self._pool = ThreadPoolExecutor(1)
-        self._pending: deque[Future] = deque()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def submit(self, function: Callable, *args: object) -> None:
-        """Schedule ``function(*args)``."""
-        self._pending.append(self._pool.submit(function, *args))
-        if len(self._pending) > self.MAX_PENDING:
-            self._pending.popleft().result()
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=kind is not None)
-        if kind is None:
-            for future in self._pending:
-                future.result()
