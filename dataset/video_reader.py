@@ -2,48 +2,23 @@
 from __future__ import annotations
 
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 
 from dataset.image_io import check_regular_file, read_frame
 from util.cli import InputError, warn
 from util.opencv import cv2
+from util.parallel import map_in_threads
 
 MIN_SIDE = 16       # pixels: the stride of the network's features
-Item, Result = TypeVar("Item"), TypeVar("Result")
-
-
-def read_ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """``map(function, items)`` in threads that work a few items ahead of the consumer; 0 workers: without threads."""
-    if workers == 0:
-        yield from map(function, items)
-        return
-    pending: deque = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > workers + 1:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 def check_sizes(frames: Iterable[tuple[int, np.ndarray]], describe: Callable[[int], str]) -> Iterator[np.ndarray]:
-    """Yield the frames of (index, frame) pairs.
-
-    Raises:
-        InputError: a frame is smaller than 16 pixels, or its size differs from the first one's.
-    """
+    """Yield the frames of (index, frame) pairs, whose sizes must be equal and at least 16 pixels."""
     shape = None
     for index, frame in frames:
         size = f"{describe(index)}: {frame.shape[1]}x{frame.shape[0]} pixels"
@@ -56,18 +31,9 @@ def check_sizes(frames: Iterable[tuple[int, np.ndarray]], describe: Callable[[in
 
 
 class ImageFrames:
-    """Frames in image files.
+    """Frames in image files, in the order of time. ``names`` are those of the frames' masks, without suffix."""
 
-    Args:
-        exif_rotation: see `read_frame`.
-
-    Attributes:
-        paths: the files that are read, in the order of time.
-        names: file names of the frames' masks, without suffix.
-        fps: frames per second, for an overlay video.
-    """
-
-    fps = 24.0      # of DAVIS
+    fps = 24.0      # of DAVIS, for an overlay video
 
     def __init__(self, paths: list[Path], exif_rotation: bool = False):
         self.paths, self.exif_rotation = paths, exif_rotation
@@ -78,12 +44,8 @@ class ImageFrames:
         return str(self.paths[index])
 
     def read(self, indices: Sequence[int], workers: int) -> Iterator[np.ndarray]:
-        """The frames (H, W, 3) uint8 RGB at ascending or descending consecutive indices, read by threads.
-
-        Raises:
-            InputError: see `read_frame` and `check_sizes`.
-        """
-        frames = read_ahead(lambda index: read_frame(self.paths[index], self.exif_rotation), indices, workers)
+        """The frames (H, W, 3) uint8 RGB at ascending or descending consecutive indices, read by threads."""
+        frames = map_in_threads(lambda index: read_frame(self.paths[index], self.exif_rotation), indices, workers)
         return check_sizes(zip(indices, frames, strict=True), self.describe)
 
 
@@ -93,9 +55,6 @@ class VideoFrames:
     The file is decoded once to count its frames. It is read backward in chunks. Seeking is unreliable in some formats:
     the frame after a seek is compared with the checksum of the first pass, and if it differs, the file is decoded from
     the start.
-
-    Raises:
-        InputError: the file is no video, or its frames cannot be used, see `check_sizes`.
     """
 
     CHUNK = 16     # frames kept in memory when reading backward
@@ -105,16 +64,15 @@ class VideoFrames:
             raise InputError(f"{path}: is a folder; use --images")
         check_regular_file(path)
         self.path, self.paths = path, [path]
-        capture = self._open()
-        self.fps = capture.get(cv2.CAP_PROP_FPS)
-        if not 0 < self.fps < 1000:
-            self.fps = ImageFrames.fps
-        expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture = cv2.VideoCapture(opencv_path(path))
+        if not capture.isOpened():
+            raise InputError(f"{path}: not a video that OpenCV can read")
+        fps, expected = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.fps = fps if 0 < fps < 1000 else ImageFrames.fps
         self._checksums, count = [], 0
-        for frame in check_sizes(enumerate(self._decode(capture)), self.describe):
-            if count % self.CHUNK == 0:
+        for count, frame in enumerate(check_sizes(enumerate(self._decode()), self.describe), 1):
+            if count % self.CHUNK == 1:
                 self._checksums.append(zlib.crc32(frame))
-            count += 1
         if count == 0:
             raise InputError(f"{path}: no frame could be decoded; is it a video?")
         if count < 0.98 * expected:
@@ -131,13 +89,12 @@ class VideoFrames:
         chunk, offset = divmod(indices[0], self.CHUNK)
         forward = indices[0] <= indices[-1]
         frames = islice(self._from_chunk(chunk), offset, None) if forward else self._backward(indices[0])
-        return read_ahead(lambda index: self._next(frames, index), indices, min(workers, 1))
 
-    def _next(self, frames: Iterator[np.ndarray], index: int) -> np.ndarray:
-        frame = next(frames, None)
-        if frame is None:
+        def next_frame(index: int) -> np.ndarray:
+            for frame in frames:
+                return frame
             raise InputError(f"{self.describe(index)}: can no longer be decoded; did the file change?")
-        return np.ascontiguousarray(frame[..., ::-1])
+        return map_in_threads(next_frame, indices, min(workers, 1))
 
     def _backward(self, start: int) -> Iterator[np.ndarray]:
         for chunk in range(start // self.CHUNK, -1, -1):
@@ -146,41 +103,28 @@ class VideoFrames:
 
     def _from_chunk(self, chunk: int) -> Iterator[np.ndarray]:
         """All frames from the first one of a chunk on."""
-        capture = self._open()
-        if chunk > 0:
-            capture.set(cv2.CAP_PROP_POS_FRAMES, chunk * self.CHUNK)
-            success, frame = capture.read()
-            if success and zlib.crc32(frame) == self._checksums[chunk]:
-                yield frame
-            else:
-                capture = self._open()
-                for _ in range(chunk * self.CHUNK):
-                    capture.grab()
-        yield from self._decode(capture)
+        frames = self._decode(chunk * self.CHUNK)
+        first = next(frames, None)
+        if first is not None and zlib.crc32(first) == self._checksums[chunk]:
+            return chain([first], frames)
+        return islice(self._decode(), chunk * self.CHUNK, None)
 
-    @staticmethod
-    def _decode(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
-        while (result := capture.read())[0]:
-            yield result[1]
-
-    def _open(self) -> cv2.VideoCapture:
+    def _decode(self, start: int = 0) -> Iterator[np.ndarray]:
+        """The frames after a seek, which may have missed ``start``."""
         capture = cv2.VideoCapture(opencv_path(self.path))
-        if not capture.isOpened():
-            raise InputError(f"{self.path}: not a video that OpenCV can read")
-        return capture
+        if start > 0:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, start)
+        while (result := capture.read())[0]:
+            yield cv2.cvtColor(result[1], cv2.COLOR_BGR2RGB)
 
 
 Frames: TypeAlias = ImageFrames | VideoFrames
 
 
 def opencv_path(path: Path) -> str:
-    """The path for OpenCV: absolute, since it takes a relative one with a colon for a URL.
-
-    Raises:
-        InputError: the path is not valid UTF-8, on which OpenCV crashes.
-    """
+    """The path for OpenCV: absolute, since it takes a relative one with a colon for a URL."""
     try:
-        path.absolute().as_posix().encode()
-    except UnicodeEncodeError as error:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:                 # OpenCV crashes
         raise InputError(f"{path}: OpenCV cannot open names that are not UTF-8; rename it") from error
     return str(path.absolute())

@@ -13,7 +13,7 @@ from dataset.clip import find_masks, natural_order, open_clip
 from dataset.image_io import write_mask
 from dataset.synthetic import draw_clip, write_clip
 from dataset.video import Video
-from dataset.video_reader import ImageFrames, VideoFrames, read_ahead
+from dataset.video_reader import ImageFrames, VideoFrames
 from inference import propagation
 from inference.bidirectional import frame_ranges, merge
 from inference.overlay import draw_overlay, write_overlay
@@ -24,6 +24,7 @@ from model.checkpoint import load_network
 from model.defaults import LITE_WEIGHTS
 from util.cli import InputError
 from util.palette import davis_palette
+from util.parallel import map_in_threads
 
 
 def frames_called(*names):
@@ -132,7 +133,7 @@ def test_reading_ahead_keeps_the_order_and_passes_errors_on():
             raise InputError("seven")
         return item * item
     for workers in (0, 1, 4):
-        results = read_ahead(work, range(10), workers)
+        results = map_in_threads(work, range(10), workers)
         assert [next(results) for _ in range(7)] == [item * item for item in range(7)]
         with pytest.raises(InputError, match="seven"):
             next(results)
