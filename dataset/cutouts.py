@@ -15,8 +15,7 @@ from util.cli import InputError
 from util.files import atomic_folder
 from util.opencv import cv2
 
-NOT_OBJECTS = {"symbols", "letters", "numbers", "clipart"}      # folders of tuxpaint stamps
-CUTOUT_SIDE = 512                                               # pixels; larger cut-outs are reduced
+CUTOUT_SIDE = 512           # pixels; larger cut-outs are reduced
 MIN_OBJECT_SIDE, MIN_OBJECT_AREA = 30, 2500
 
 
@@ -27,9 +26,9 @@ class Sources(NamedTuple):
 
 
 def find_images(folders: Sequence[Path], suffixes: set[str]) -> list[Path]:
-    """The images of objects or scenes below the folders."""
-    return sorted(path for folder in folders for path in folder.rglob("*")
-                  if path.suffix.lower() in suffixes and path.is_file() and not NOT_OBJECTS & set(path.parts))
+    """The image files at any depth of the folders."""
+    return sorted(path for folder in folders for path in folder.rglob("[!.]*")
+                  if path.suffix.lower() in suffixes and path.is_file())
 
 
 def cut_out_objects(folder: Path, target: Path, parts: bool) -> None:

@@ -11,8 +11,6 @@ from util.cli import InputError, pluralize, warn
 from util.files import prepare_folder, write_atomic
 from util.parallel import run_jobs
 
-SUFFIXES, MASKS = {".jpg", ".jpeg", ".png"}, {".png"}
-
 
 def resize_image(source: Path, target: Path, shorter: int, method: str = "BICUBIC", enlarge: bool = True,
                  quality: int = 95) -> None:
@@ -32,7 +30,7 @@ def resize_image(source: Path, target: Path, shorter: int, method: str = "BICUBI
             size = tuple(side * shorter // min(image.size) for side in image.size)
             if size == image.size or (not enlarge and min(image.size) < shorter):
                 buffer.write(source.read_bytes())
-            elif source.suffix.lower() in MASKS:
+            elif source.suffix.lower() == ".png":
                 image.resize(size, Image.Resampling.NEAREST).save(buffer, "PNG")
             else:
                 resized = image.convert("RGB").resize(size, Image.Resampling[method])
@@ -46,8 +44,8 @@ def images_below(folder: Path) -> list[Path]:
     """The photographs and masks below a folder, as paths relative to it."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found = sorted(path.relative_to(folder) for path in folder.rglob("*")
-                   if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."))
+    found = sorted(path.relative_to(folder) for path in folder.rglob("[!.]*")
+                   if path.suffix.lower() in {".jpg", ".jpeg", ".png"} and path.is_file())
     if not found:
         raise InputError(f"{folder}: no .jpg or .png below it")
     return found
