@@ -1,6 +1,7 @@
 """Propagate masks through the videos of DAVIS 2017 (val or test-dev, 480p) and score the result.
 
-The input masks are those of the first frames. Writes DIR/<video>/<frame>.png, palette masks with objects 1, 2, ...
+The input masks are those of the first frames. Writes DIR/<video>/<frame>.png, palette PNGs with the objects numbered
+1, 2, ...
 """
 from pathlib import Path
 

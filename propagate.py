@@ -69,23 +69,22 @@ def main() -> None:
     palette = palette_of(next(iter(video.masks.values()))) or davis_palette()
     timer, overlay_error = Timer(), None
     forward, backward = frame_ranges(video, args.direction)
-    skipped = len(video.frames.names) - len({*forward, *backward})
-    if skipped:
+    total, written = len(video.frames.names), len({*forward, *backward})
+    if written < total:
         place = "before the first" if args.direction == "forward" else "after the last"
-        warn(f"{skipped} frames {place} mask get none; use --direction both to include them")
+        warn(f"{total - written} frames {place} mask get none; use --direction both to include them")
     with atomic_folder(output, replaceable) as folder:
         with progress_bar(len(forward) + len(backward), "frames") as bar:
             propagate_clip(network, video, PropagationConfig.from_args(args, network), args.direction, folder, palette,
                            timer, bar.increment)
-        written = len(list(folder.glob("*.png")))
         if args.overlay:
             try:
                 write_overlay(video, folder, palette, folder / "overlay")
             except (InputError, OSError) as error:
                 shutil.rmtree(folder / "overlay", ignore_errors=True)
                 overlay_error = str(error).replace(str(folder), str(output))
-    print(f"{written} of {len(video.frames.names)} frames have a mask: {output}"
-          f" ({timer.frames / timer.seconds:.2f} frames/s on {device})")
+    speed = timer.frames / timer.seconds
+    print(f"{written} of {total} frames have a mask: {output} ({speed:.2f} frames/s on {device})")
     if overlay_error:
         raise InputError(f"the masks are complete, but the overlay was not written: {overlay_error}")
     if args.overlay:

@@ -1,10 +1,10 @@
-"""Find where points of one image are in another: click in the window `Source`, look at the window `Target`.
+"""Show where points of one image are in another: click in the window `Source`; the window `Target` shows a heat map.
 
   python try_correspondence.py --src_image examples/00015.jpg --tar_image examples/00020.jpg
   python try_correspondence.py --points 160,120 200,90 --output output/correspondence        # without windows
 
-Drag, and the heat map follows; hold Shift or Ctrl to add points to a region; the right button swaps source and
-target; s saves both views; Esc quits. Views that exist already are kept: new ones get a number.
+Drag to move the point. Hold Shift or Ctrl while dragging to mark a region. The right button swaps source and target;
+s saves both views; Esc quits. Views that exist already are kept: new ones get a number.
 """
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def point(text: str) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def parse() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--src_image", type=Path, default=EXAMPLES / "00015.jpg", metavar="FILE", help="default: examples/00015.jpg")
@@ -35,21 +35,20 @@ def parse() -> argparse.Namespace:
         help="write the views for these pixels of the source image instead of opening windows")
     add("--output", type=Path, default=Path("output/correspondence"), metavar="DIR",
         help="where views are written (default: %(default)s)")
-    return parser.parse_args()
+    args = parser.parse_args()
 
-
-def main() -> None:
-    args = parse()
     from dataset.image_io import read_frame
     from inference.correspondence_viewer import CorrespondenceViewer, has_display, save_views
     from model.checkpoint import load_network
     from model.defaults import STRIDE
     from util.device import allow_tf32, pick_device
 
-    images = [read_frame(path, exif_rotation=True) for path in (args.src_image, args.tar_image)]
-    for path, image in zip((args.src_image, args.tar_image), images, strict=True):
-        if min(image.shape[:2]) < STRIDE:
-            raise InputError(f"{path}: {image.shape[1]}x{image.shape[0]} pixels, both sides need {STRIDE} or more")
+    images = []
+    for path in (args.src_image, args.tar_image):
+        images.append(read_frame(path, exif_rotation=True))
+        height, width = images[-1].shape[:2]
+        if min(height, width) < STRIDE:
+            raise InputError(f"{path}: {width}x{height} pixels, both sides need {STRIDE} or more")
     height, width = images[0].shape[:2]
     for x, y in args.points or ():
         if x >= width or y >= height:

@@ -62,27 +62,22 @@ def has_display() -> bool:
     """Whether windows can be opened; tried in another process, because OpenCV aborts where they cannot."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
-    trial = subprocess.run([sys.executable, "-c", "import cv2; cv2.namedWindow('x'); cv2.waitKey(1)"],
-                           check=False, capture_output=True)
-    return trial.returncode == 0
+    code = "import cv2; cv2.namedWindow('x'); cv2.waitKey(1)"
+    return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
 
 
 class CorrespondenceViewer:
-    """The two windows.
-
-    Left button: shows where that point is, also while dragging; with Shift or Ctrl, points are added to a region.
-    Right button: swaps source and target. ``s``: saves both views. Esc, or closing a window: quits.
-
-    Args:
-        network: computes the correspondences.
-        source, target: (H, W, 3) uint8 each.
-        folder: where ``s`` saves the views.
-    """
+    """The windows of two images (H, W, 3) uint8; see try_correspondence.py. Views are saved in ``folder``."""
 
     def __init__(self, network: PropagationNetwork, source: np.ndarray, target: np.ndarray, folder: Path):
-        self.network, self.source, self.target, self.folder = network, source, target, folder
+        self.network, self.folder = network, folder
+        self.set_images(source, target)
+
+    def set_images(self, source: np.ndarray, target: np.ndarray) -> None:
+        """Compute the correspondence of two images and show them, without points."""
+        self.source, self.target = source, target
+        self.correspondence = correspond(self.network, source, target)
         self.points: list[tuple[int, int]] = []
-        self.correspondence = correspond(network, source, target)
         self.changed = True
 
     def views(self) -> tuple[np.ndarray, np.ndarray]:
@@ -95,15 +90,12 @@ class CorrespondenceViewer:
     def on_mouse(self, event: int, x: int, y: int, flags: int, _: object = None) -> None:
         """OpenCV's mouse callback of the source window."""
         if event == cv2.EVENT_RBUTTONDOWN:
-            self.source, self.target, self.points = self.target, self.source, []
-            self.correspondence = correspond(self.network, self.source, self.target)
+            self.set_images(self.target, self.source)
         elif event == cv2.EVENT_LBUTTONDOWN or event == cv2.EVENT_MOUSEMOVE and flags & cv2.EVENT_FLAG_LBUTTON:
             point = (min(max(x, 0), self.source.shape[1] - 1), min(max(y, 0), self.source.shape[0] - 1))
             add = flags & (cv2.EVENT_FLAG_SHIFTKEY | cv2.EVENT_FLAG_CTRLKEY)
             self.points = [*self.points, point] if add else [point]
-        else:
-            return
-        self.changed = True
+            self.changed = True
 
     def run(self) -> None:
         """Show the windows until the user quits."""
@@ -120,7 +112,6 @@ class CorrespondenceViewer:
             key = cv2.waitKey(20) & 0xFF
             if key == ord("s"):
                 print("saved:", *save_views(self.folder, self.views()), flush=True)
-            closed = any(cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1 for name in (SOURCE, TARGET))
-            if key == ESCAPE or closed:
+            if key == ESCAPE or any(cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) < 1 for name in (SOURCE, TARGET)):
                 break
         cv2.destroyAllWindows()

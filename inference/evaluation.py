@@ -74,9 +74,9 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
     print(f"Total processed frames: {sum(frames)}")
     if any(frames):
         print(f"FPS{' per process' if group.world_size > 1 else ''}: {sum(frames) / sum(seconds)}")
-    if any(frames) and group.world_size > 1:
-        print(f"FPS of the {group.world_size} processes together: {sum(frames) / max(seconds)}")
-    failed = [name for names in failures for name in names]
+        if group.world_size > 1:
+            print(f"FPS of the {group.world_size} processes together: {sum(frames) / max(seconds)}")
+    failed = sum(failures, start=[])
     if not args.no_score:
         scores = score([video for video in videos if video.name not in failed], args.output, args.num_workers)
         scored = len({row.video for row in scores})
@@ -130,9 +130,10 @@ def _propagate_videos(videos: list[Video], network: PropagationNetwork, config: 
 def _is_finished(video: Video, output: Path, settings: dict) -> bool:
     """Whether every frame from the first object on has a mask; raises InputError if other settings made them."""
     folder = output / video.name
-    missing = [index for index, name in enumerate(video.frames.names) if not (folder / f"{name}.png").is_file()]
-    if len(missing) == len(video.frames.names) or any(
-            index <= max(missing, default=-1) and video.labels(path).any() for index, path in video.masks.items()):
+    if not folder.is_dir():
+        return False
+    first = min((index for index, path in video.masks.items() if video.labels(path).any()), default=0)
+    if not all((folder / f"{name}.png").is_file() for name in video.frames.names[first:]):
         return False
     path = _settings_file(output, video)
     before = json.loads(path.read_text()) if path.exists() else settings

@@ -1,8 +1,4 @@
-"""OpenCV, imported in one place: ``from util.opencv import cv2``.
-
-Raises:
-    InputError: it is not installed, or the system lacks a library that it needs.
-"""
+"""OpenCV, imported in one place: ``from util.opencv import cv2``; raises InputError if it cannot be loaded."""
 from __future__ import annotations
 
 import os
