@@ -81,10 +81,7 @@ def main() -> int:
     group.any(False)         # raises if another process has failed; the next line would wait for it
     if group.world_size > 1:
         trainer.distribute()
-    code = loop(trainer, loader, args, group, logger, folder, start, settings)
-    if group.world_size > 1:
-        torch.distributed.destroy_process_group()
-    return code
+    return loop(trainer, loader, args, group, logger, folder, start, settings)
 
 
 def build_data(args: argparse.Namespace, samples_per_iteration: int) -> TrainingSet:

@@ -227,6 +227,16 @@ def test_masks_of_many_kinds_are_taken(tmp_path):
         assert (sample["target"] == 1).float().mean() > 0.02
 
 
+def test_exif_does_not_rotate_training_images(tmp_path):
+    """As published: the masks of the data sets belong to the images as stored."""
+    folder = static_folder(tmp_path, images=1)
+    image = Image.open(folder / "p0.jpg")
+    exif = image.getexif()
+    exif[0x0112] = 6                        # to be shown rotated
+    image.save(folder / "p0.jpg", exif=exif)
+    assert StaticDataset(static_pairs(folder, by_class=False), 64).sample(0, 0)["frames"].shape == (3, 3, 64, 64)
+
+
 @pytest.mark.parametrize(("break_it", "message"), [
     (lambda root: None, r"nowhere: no such folder"),
     (lambda root: (root / "nowhere").mkdir(), r"none of fss"),
