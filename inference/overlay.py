@@ -12,7 +12,6 @@ from dataset.video import Video
 from dataset.video_reader import VideoFrames, opencv_path
 from inference.results import OVERLAY_FILES
 from util.cli import InputError
-from util.files import atomic_file
 from util.opencv import cv2
 
 THUMBNAIL_WIDTH, SHEET_COLUMNS, SHEET_ROWS = 320, 4, 3
@@ -58,8 +57,7 @@ def write_overlay(video: Video, masks: Path, palette: bytes, folder: Path) -> No
         count = 0
     if count < len(names):
         raise InputError(f"{path}: only {count} of {len(names)} frames were written; is the disk full?")
-    with atomic_file(sheet) as partial:
-        contact_sheet(thumbnails).save(partial, format="PNG")
+    contact_sheet(thumbnails).save(sheet)
 
 
 def thumbnail(image: np.ndarray, name: str) -> Image.Image:
