@@ -159,6 +159,7 @@ def resnet(tmp_path_factory):
     return network, path
 
 
+@pytest.mark.slow
 def test_encoders_start_from_imagenet_weights(resnet, tmp_path):
     network, weights = published_network(), resnet[0].state_dict()
     start_from_imagenet(network, resnet[1])
@@ -185,6 +186,7 @@ def test_encoders_start_from_imagenet_weights(resnet, tmp_path):
         start_from_imagenet(network, tmp_path / "x.pth")
 
 
+@pytest.mark.slow
 def test_single_object_weights_gain_a_channel_or_stay_as_they_are(tmp_path):
     torch.manual_seed(0)
     single = published_network(single_object=True).state_dict()
