@@ -27,6 +27,7 @@ def run(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_frames_read_a_filled_memory_in_a_row_for_each_setting(run, monkeypatch):
     timed, readout = [], inference_core.readout
 

@@ -35,6 +35,7 @@ def run(davis, capsys, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_the_network_matches_better_than_the_same_place(davis, run):
     masks = davis / "Annotations/480p/drawn"
     first, later = (read_mask(masks / f"{index:05d}.png") > 0 for index in (0, 15))

@@ -14,7 +14,8 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize("case", sorted(path.stem for path in GOLDEN.glob("propagate_*.npz")))
-@pytest.mark.parametrize("multiplications", [winograd.MIN_MULTIPLICATIONS, 0])      # 0: all 3x3 convolutions are Winograd's
+@pytest.mark.parametrize("multiplications", [            # from which on 3x3 convolutions are Winograd's
+    winograd.MIN_MULTIPLICATIONS, pytest.param(0, marks=pytest.mark.slow)])
 def test_probabilities_are_the_published_ones(case, multiplications, network, monkeypatch):
     monkeypatch.setattr(winograd, "MIN_MULTIPLICATIONS", multiplications)
     golden = np.load(GOLDEN / f"{case}.npz")

@@ -39,6 +39,7 @@ def on_fake_gpu(network):
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["lite", "published"])
 @pytest.mark.parametrize(("top_k", "sigma"), [(16, None), (16, 5.6), (None, None)])
 def test_a_frame_is_uploaded_and_nothing_else_crosses_or_waits(variant, top_k, sigma):

@@ -113,6 +113,7 @@ def test_objects_remembered_together_are_found_as_if_each_were_alone(monkeypatch
     assert len(encoded) == 2 * len(frames)          # once a frame, as query and for the memory
 
 
+@pytest.mark.slow
 def test_the_weights_say_which_network_they_are_of(tmp_path):
     for network in (lite_network(), published_network()):
         torch.save(network.state_dict(), tmp_path / "some.pth")
@@ -135,6 +136,7 @@ def clip(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_it_finds_the_objects_of_a_drawn_clip(clip, tmp_path):
     """The whole road, from a newcomer's command to a score, with weights that mean something."""
     run = subprocess.run([sys.executable, ROOT / "propagate.py", "--images", clip / "frames", "--masks",
@@ -169,6 +171,7 @@ def test_objects_of_a_kind_keep_their_identities():
         assert ((found == label) & (mask == label)).sum() > 0.8 * ((found == label) | (mask == label)).sum()
 
 
+@pytest.mark.slow
 def test_published_weights_in_saves_come_first(clip, weights, tmp_path):
     (tmp_path / "frames").mkdir()
     for index in range(2):
