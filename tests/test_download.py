@@ -194,7 +194,7 @@ ZIP, TAR = make_zip("fss/x.jpg", "DUTS-TR/x.jpg"), make_tar("a", "b")           
     *(("x.tar", content) for content in (
         make_tar("../b"), make_tar("b", type=tarfile.SYMTYPE, linkname="../../b"), make_tar("b", type=tarfile.CHRTYPE),
         make_tar("b", type=tarfile.LNKTYPE, linkname="../b"), TAR[:1024], TAR[:1536], TAR[:1600],
-        TAR[:1600] + b"?" * 40 + TAR[1640:], b""))])
+        TAR[:1600] + b"?" * 40 + TAR[1640:], b""))], ids=map(str, range(13)))
 def test_damaged_archives(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=rf"{name}: the archive is damaged \(.+\)$"):
