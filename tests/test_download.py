@@ -12,11 +12,11 @@ import time
 import zipfile
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import requests
+from commands import ROOT
 from PIL import Image
 
 import download_bl30k
@@ -30,13 +30,14 @@ from util.files import LockedError, lock
 SOURCES = {source.path: source for sources in (download_bl30k.SEGMENTS.values(), download_model.WEIGHTS.values(), *(
     data_set.sources for data_set in download_datasets.DATA_SETS.values())) for source in sources}
 STATIC, TRAINVAL = "static_data.zip", "DAVIS/2017/DAVIS-2017-trainval-480p.zip"
-PAGES = {"quota": '<html><p class="uc-error-subcaption">Too many users have viewed or downloaded this file.</p></html>',
-         "sign-in": "<html><title>Google Drive: Sign-in</title></html>"}
+PAGES = {"quota": '<html><p class="uc-error-subcaption">Too many users.</p></html>', "sign-in": "<html>Sign-in</html>"}
+DAVIS = sorted(["2017/trainval/Scribbles/bear/001.json", *(
+    f"{part}/{name}" for part in ("2016", "2017/trainval", "2017/test-dev")
+    for name in ("Annotations/480p/v/0.png", "JPEGImages/480p/v/0.jpg", "README"))])
 
 
 class Handler(BaseHTTPRequestHandler):
     """Google Drive: ``files`` by path; ``answers`` by path, which are used up: a page, "cut" or "interrupt"."""
-
     def do_GET(self):
         path = next(path for path, source in SOURCES.items() if self.path == f"/uc?id={source.drive_id}")
         content, answer = self.server.files[path], (self.server.answers.get(path) or [""]).pop(0)
@@ -118,11 +119,6 @@ def files_below(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-DAVIS = sorted(["2017/trainval/Scribbles/bear/001.json", *(
-    f"{part}/{name}" for part in ("2016", "2017/trainval", "2017/test-dev")
-    for name in ("Annotations/480p/v/0.png", "JPEGImages/480p/v/0.jpg", "README"))])
-
-
 def test_all_data_sets(start, drive, tmp_path):
     out = start(download_datasets, "--yes").out
     assert files_below(tmp_path / "static") == ["DUTS-TR/x.jpg", "fss/c/x.jpg"]
@@ -189,8 +185,7 @@ ZIP, TAR = make_zip("fss/x.jpg", "DUTS-TR/x.jpg"), make_tar("a", "b")           
 
 
 @pytest.mark.parametrize(("name", "content"), [
-    *(("x.zip", content) for content in (
-        ZIP[:-50], ZIP[:40] + b"?" + ZIP[41:], b"<html>", b"")),
+    *(("x.zip", content) for content in (ZIP[:-50], ZIP[:40] + b"?" + ZIP[41:], b"<html>", b"")),
     *(("x.tar", content) for content in (
         make_tar("../b"), make_tar("b", type=tarfile.SYMTYPE, linkname="../../b"), make_tar("b", type=tarfile.CHRTYPE),
         make_tar("b", type=tarfile.LNKTYPE, linkname="../b"), TAR[:1024], TAR[:1536], TAR[:1600],
@@ -220,7 +215,7 @@ def test_the_lock_is_held_until_the_data_is_in_its_folder(start, tmp_path, monke
     def checked_move(source, target):
         with pytest.raises(LockedError), lock(tmp_path / STATIC):
             pass
-        moved.append(Path(target).name)
+        moved.append(os.path.basename(target))
         return move(source, target)
     monkeypatch.setattr(shutil, "move", checked_move)
     start(download_datasets, "--only", "static", "--yes")
@@ -251,5 +246,5 @@ def test_weights(start, drive, tmp_path, monkeypatch):
 
 
 def test_the_docs_link_every_file():
-    page = (Path(__file__).parents[1] / "docs/data.md").read_text()
+    page = (ROOT / "docs/data.md").read_text()
     assert [path for path, source in SOURCES.items() if f"/file/d/{source.drive_id}/view" not in page] == []
