@@ -1,8 +1,10 @@
 """The process group: every process ends when one fails."""
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from commands import ROOT
@@ -25,14 +27,31 @@ run(main)
 """
 
 
-@pytest.mark.slow
-def test_processes_exchange_values_and_one_that_fails_ends_the_other():
+def start(*ranks):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [subprocess.Popen([sys.executable, "-c", JOB], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                  text=True, env={**environment, "RANK": str(rank)}) for rank in (0, 1)]
+    return [subprocess.Popen([sys.executable, "-c", JOB], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             text=True, env={**environment, "RANK": str(rank)}) for rank in ranks], port
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_for_the_others_can_be_interrupted():
+    (process,), port = start(0)
+    for _ in range(600):                     # until it listens for the other process
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.terminate()
+    assert process.wait(timeout=10) == -signal.SIGTERM
+
+
+@pytest.mark.slow
+def test_processes_exchange_values_and_one_that_fails_ends_the_other():
+    processes, _ = start(0, 1)
     results = [(*process.communicate(timeout=120), process.returncode) for process in processes]
     values = "True False [0, 1]\n"
     assert results == [(values, "error: another process of this run has failed; see its error above\n", 2),

@@ -68,6 +68,20 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
+def default_signals() -> Iterator[None]:
+    """Let signals end the process at once during the block, for library calls that keep Python's handlers waiting."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in handlers:
+        if handlers[number] != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def deferred_signals() -> Iterator[None]:
     """Delay the signals that `run` handles until the end of the block, which must be short."""
     received: list[int] = []

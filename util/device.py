@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import distributed
 
-from util.cli import InputError, first_line
+from util.cli import InputError, default_signals, first_line
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 WAIT_TIMEOUT = timedelta(days=7)         # for the slowest process; one that has ended is noticed at once
@@ -52,7 +52,8 @@ class ProcessGroup(NamedTuple):
         if os.environ.get("WORLD_SIZE", "1") == "1":
             return cls()
         try:
-            distributed.init_process_group("gloo")
+            with default_signals():              # the other processes may never come
+                distributed.init_process_group("gloo")
             atexit.register(distributed.destroy_process_group)           # else gloo's threads may abort at exit
             connection = distributed.new_group(timeout=WAIT_TIMEOUT)
         except (ValueError, RuntimeError) as error:
