@@ -1,14 +1,14 @@
 """Propagation through a user's clip: forward, backward or both."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from dataset.image_io import read_mask, write_mask
 from dataset.video import Video
-from inference.propagation import PropagationConfig, Timer, propagate
+from inference.propagation import Prediction, PropagationConfig, Timer, propagate
 from model.network import PropagationNetwork
 from util.parallel import map_in_threads
 
@@ -30,12 +30,12 @@ def propagate_clip(network: PropagationNetwork, video: Video, config: Propagatio
     """
     known: dict[int, list[int]] = {}            # the labels of the forward pass by frame
 
-    def write(result: tuple[int, np.ndarray, list[int]]) -> None:
-        index, label_map, labels = result
+    def write(result: Prediction) -> None:
+        index, label_map, labels, _ = result
         path = folder / f"{video.frames.names[index]}.png"
         if index in known:                      # this is the backward pass
             forward_map = read_mask(path).astype(np.uint8)
-            if min(video.masks, key=lambda other: (abs(other - index), other)) <= index:
+            if forward_is_nearer(video.masks, index):
                 label_map = merge(forward_map, label_map, known[index])
             else:
                 label_map = merge(label_map, forward_map, labels)
@@ -43,8 +43,13 @@ def propagate_clip(network: PropagationNetwork, video: Video, config: Propagatio
         write_mask(path, label_map, palette)
 
     for indices in frame_ranges(video, direction):
-        for _ in map_in_threads(write, propagate(network, video, config, indices, timer), workers=1):
+        for _ in map_in_threads(write, propagate(config.new_core(network), video, config, indices, timer), workers=1):
             on_frame()
+
+
+def forward_is_nearer(masks: Iterable[int], index: int) -> bool:
+    """Whether a frame gets the result of the forward pass: its nearest input mask is not after it."""
+    return min(masks, key=lambda other: (abs(other - index), other)) <= index
 
 
 def merge(mask: np.ndarray, other: np.ndarray, known: list[int]) -> np.ndarray:

@@ -109,8 +109,8 @@ def _propagate_videos(videos: list[Video], network: PropagationNetwork, config: 
                 if args.overwrite or not _is_finished(video, args.output, settings):    # by another run, meanwhile
                     video.check()
                     with atomic_folder(folder, check_replaceable(folder, names, overwrite=True)) as partial:
-                        masks = ((partial / f"{names[index]}.png", label_map, palette) for index, label_map, _
-                                 in propagate(network, video, config, range(len(names)), timer))
+                        masks = ((partial / f"{names[result.index]}.png", result.label_map, palette) for result in
+                                 propagate(config.new_core(network), video, config, range(len(names)), timer))
                         for _ in map_in_threads(lambda mask: write_mask(*mask), masks, workers=1):
                             if bar:
                                 bar.increment()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +46,10 @@ class PropagationConfig:
         return cls(None if args.no_top else args.top_k or defaults.top_k, None if args.no_km else kernel_sigma,
                    args.mem_every, args.max_memory_frames, args.amp, None if size == -1 else size, args.num_workers)
 
+    def new_core(self, network: PropagationNetwork) -> InferenceCore:
+        """A core with these settings, which has seen no frame."""
+        return InferenceCore(network, self.top_k, self.kernel_sigma, self.mem_every, self.max_memory_frames, self.amp)
+
 
 def load_for_propagation(path: Path, device: torch.device) -> PropagationNetwork:
     """`load_network`, after which freed memory is kept for the next frame."""
@@ -60,15 +65,27 @@ class Timer:
     frames: int = 0
 
 
-def propagate(network: PropagationNetwork, video: Video, config: PropagationConfig, indices: Sequence[int],
-              timer: Timer) -> Iterator[tuple[int, np.ndarray, list[int]]]:
+class Prediction(NamedTuple):
+    """The result of one frame.
+
+    Attributes:
+        index: of the frame.
+        label_map: (H, W) uint8, at the frame's size.
+        labels: of the K objects known so far.
+        probabilities: (K+1, h, w), at the inference size, background first.
+    """
+    index: int
+    label_map: np.ndarray
+    labels: list[int]
+    probabilities: Tensor
+
+
+def propagate(core: InferenceCore, video: Video, config: PropagationConfig, indices: Sequence[int],
+              timer: Timer) -> Iterator[Prediction]:
     """Propagate the input masks of a video through its frames at ascending or descending consecutive ``indices``.
 
-    Yields the index of a frame, its label map (H, W) uint8 at the frame's size, and the labels of the objects known so
-    far. Frames before the first object are skipped.
+    Frames before the first object are skipped. ``core`` is new, or has seen the frames before ``indices``.
     """
-    core = InferenceCore(network, config.top_k, config.kernel_sigma, config.mem_every, config.max_memory_frames,
-                         config.amp)
     for index, frame in zip(indices, video.frames.read(indices, config.workers), strict=True):
         height, width = frame.shape[:2]
         input_mask = video.input_mask(index, height, width)
@@ -96,7 +113,7 @@ def propagate(network: PropagationNetwork, video: Video, config: PropagationConf
                              f"--size, --max_memory_frames, or --amp") from error
         timer.seconds += time.perf_counter() - start
         timer.frames += 1
-        yield index, label_map, list(core.labels)
+        yield Prediction(index, label_map, list(core.labels), probabilities)
 
 
 def inference_size(height: int, width: int, shorter: int | None) -> tuple[int, int]:

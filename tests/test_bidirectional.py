@@ -198,7 +198,7 @@ def test_out_of_memory_names_the_frame_and_a_remedy(error, lite, short_clip, mon
         raise error
 
     monkeypatch.setattr(InferenceCore, "step", fail)
-    frames = propagate(lite, short_clip, PropagationConfig(), [0, 1], Timer())
+    frames = propagate(PropagationConfig().new_core(lite), short_clip, PropagationConfig(), [0, 1], Timer())
     with pytest.raises(InputError, match=r"00000\.jpg: out of memory with 1 object at 48x32 pixels; try a smaller"):
         next(frames)
 
@@ -209,7 +209,7 @@ def test_a_size_that_cannot_fit_in_memory_is_refused_before_the_work(lite, short
     monkeypatch.setattr(propagation.os, "sysconf", pages.get)
     with pytest.raises(InputError, match=r"00000\.jpg: at 98304x65536 pixels it needs at least 773 GB of memory, there "
                                          r"are 4 GB; try --size (\d+)") as error:
-        next(propagate(lite, short_clip, PropagationConfig(size=65536), [0, 1], Timer()))
+        next(propagate(PropagationConfig().new_core(lite), short_clip, PropagationConfig(size=65536), [0, 1], Timer()))
     fitting = int(str(error.value).split()[-1])
     assert 1000 < fitting < 2000
     assert fitting % 16 == 0
