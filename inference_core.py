@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from copy import copy, deepcopy
 from typing import NamedTuple
 
 import torch
@@ -103,6 +104,18 @@ class InferenceCore:
             self._since_memory_frame %= self.mem_every
             self._latest = _LatestFrame(image, probabilities, query if self.network.shares_keys else None, temporary)
         return crop(probabilities, height, width)
+
+    @torch.inference_mode()
+    def copy(self) -> InferenceCore:
+        """Return an independent core in the same state, from which the pass can be resumed later."""
+        other = copy(self)
+        other.labels, other._groups = list(self.labels), deepcopy(self._groups)
+        return other
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the memory banks."""
+        return sum(group.bank.nbytes for group in self._groups)
 
     def _memorize_latest(self) -> None:
         if self._latest is None:

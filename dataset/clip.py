@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dataset.image_io import read_image
 from dataset.video import Video, image_files
-from dataset.video_reader import Frames, ImageFrames, VideoFrames
+from dataset.video_reader import ImageFrames, VideoFrames
 from util.cli import InputError, warn
 
 
@@ -23,8 +23,8 @@ def open_clip(video: Path | None, images: Path | None, masks: Path) -> Video:
     if video is not None:
         frames, name = VideoFrames(video), video.stem
     else:
-        frames, name = _image_frames(images), images.resolve().name
-    clip = Video(name, frames, find_masks(frames, masks, numbered=video is not None))
+        frames, name = image_frames(images), images.resolve().name
+    clip = Video(name, frames, find_masks(frames.names, masks, numbered=video is not None))
     empty = clip.check()
     for index in empty:
         warn(f"{clip.masks[index]}: no object in this mask; it is ignored")
@@ -34,7 +34,8 @@ def open_clip(video: Path | None, images: Path | None, masks: Path) -> Video:
     return replace(clip, masks={index: path for index, path in clip.masks.items() if index not in empty})
 
 
-def _image_frames(folder: Path) -> ImageFrames:
+def image_frames(folder: Path) -> ImageFrames:
+    """The images of a folder, in the natural order of their names (2 before 10)."""
     files = sorted(image_files(folder), key=lambda path: natural_order(path.name))
     frames = ImageFrames(files, exif_rotation=True)
     if len(set(frames.names)) < len(files):
@@ -53,20 +54,20 @@ def natural_order(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"([0-9]+)", name)]
 
 
-def find_masks(frames: Frames, masks: Path, numbered: bool) -> dict[int, Path]:
+def find_masks(names: list[str], masks: Path, numbered: bool) -> dict[int, Path]:
     """The mask files by the index of their frame, see `open_clip`. ``numbered``: frames are named by their index."""
     if not masks.exists():
         raise InputError(f"{masks}: no such file or folder")
-    index_of = {name: index for index, name in enumerate(frames.names)}
+    index_of = {name: index for index, name in enumerate(names)}
     found: dict[int, Path] = {}
     for path in [masks] if masks.is_file() else image_files(masks):
         index = int(path.stem) if numbered and path.stem.isdecimal() else index_of.get(path.stem, -1)
-        if not 0 <= index < len(frames.names):
-            patterns = {re.sub(r"\d+", "#", name) for name in frames.names}
+        if not 0 <= index < len(names):
+            patterns = {re.sub(r"\d+", "#", name) for name in names}
             if path != masks or re.sub(r"\d+", "#", path.stem) in patterns:
-                raise InputError(f"{path}: no frame has this name (frames are named {frames.names[0]} to "
-                                 f"{frames.names[-1]}, {len(frames.names)} in total)")
-            warn(f"{path}: not named after a frame, used for the first one ({frames.names[0]})")
+                raise InputError(f"{path}: no frame has this name (frames are named {names[0]} to "
+                                 f"{names[-1]}, {len(names)} in total)")
+            warn(f"{path}: not named after a frame, used for the first one ({names[0]})")
             index = 0
         if index in found:
             raise InputError(f"{path}: a second mask for the frame of {found[index].name}")

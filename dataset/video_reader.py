@@ -52,14 +52,14 @@ class ImageFrames:
 class VideoFrames:
     """Frames of a video file, decoded by OpenCV; used like `ImageFrames`, named by their index.
 
-    The file is decoded once to count its frames. It is read backward in chunks. Seeking is unreliable in some formats:
-    the frame after a seek is compared with the checksum of the first pass, and if it differs, the file is decoded from
-    the start.
+    The file is decoded once to count its frames, at once or by a later call of `scan`. It is read backward in chunks.
+    Seeking is unreliable in some formats: the frame after a seek is compared with the checksum of the first pass, and
+    if it differs, the file is decoded from the start.
     """
 
     CHUNK = 16     # frames kept in memory when reading backward
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, scan: bool = True):
         if path.is_dir():
             raise InputError(f"{path}: is a folder; use --images")
         check_regular_file(path)
@@ -67,17 +67,26 @@ class VideoFrames:
         capture = cv2.VideoCapture(opencv_path(path))
         if not capture.isOpened():
             raise InputError(f"{path}: not a video that OpenCV can read")
-        fps, expected = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else ImageFrames.fps
-        self._checksums, count = [], 0
-        for count, frame in enumerate(check_sizes(enumerate(self._decode()), self.describe), 1):
-            if count % self.CHUNK == 1:
+        self.expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))      # an estimate in some formats
+        self.names: list[str] = []
+        self._checksums: list[int] = []
+        if scan:
+            self.scan(lambda index, frame: None)
+
+    def scan(self, on_frame: Callable[[int, np.ndarray], None]) -> None:
+        """Decode the file once. ``names`` grows meanwhile; frames that have a name can be read."""
+        for index, frame in enumerate(check_sizes(enumerate(self.decode()), self.describe)):
+            if index % self.CHUNK == 0:
                 self._checksums.append(zlib.crc32(frame))
-        if count == 0:
-            raise InputError(f"{path}: no frame could be decoded; is it a video?")
-        if count < 0.98 * expected:
-            warn(f"{path}: only {count} of {expected} frames can be decoded; is the file incomplete?")
-        self.names = [f"{index:05d}" for index in range(count)]
+            self.names.append(f"{index:05d}")
+            on_frame(index, frame)
+        if not self.names:
+            raise InputError(f"{self.path}: no frame could be decoded; is it a video?")
+        if len(self.names) < 0.98 * self.expected:
+            warn(f"{self.path}: only {len(self.names)} of {self.expected} frames can be decoded; is the file "
+                 f"incomplete?")
 
     def describe(self, index: int) -> str:
         return f"{self.path}, frame {index}"
@@ -103,13 +112,13 @@ class VideoFrames:
 
     def _from_chunk(self, chunk: int) -> Iterator[np.ndarray]:
         """All frames from the first one of a chunk on."""
-        frames = self._decode(chunk * self.CHUNK)
+        frames = self.decode(chunk * self.CHUNK)
         first = next(frames, None)
         if first is not None and zlib.crc32(first) == self._checksums[chunk]:
             return chain([first], frames)
-        return islice(self._decode(), chunk * self.CHUNK, None)
+        return islice(self.decode(), chunk * self.CHUNK, None)
 
-    def _decode(self, start: int = 0) -> Iterator[np.ndarray]:
+    def decode(self, start: int = 0) -> Iterator[np.ndarray]:
         """The frames after a seek, which may have missed ``start``."""
         capture = cv2.VideoCapture(opencv_path(self.path))
         if start > 0:

@@ -37,11 +37,12 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
                         help="cpu, cuda, cuda:1, mps (default: CUDA if available, else MPS, else CPU)")
 
 
-def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
+def add_arguments(parser: argparse.ArgumentParser, size: int | None, max_memory_frames: int | None = None) -> None:
     """Add the arguments of every script that propagates masks.
 
     Args:
         size: default pixels of the shorter side at inference for the published network; None: the size of the frames.
+        max_memory_frames: default of ``--max_memory_frames``; None: no limit.
     """
     published, lite = (defaults.INFERENCE_DEFAULTS[name] for name in ("published", "lite"))
     by_network = "" if size == lite.size else f"; lite: {lite.size}"
@@ -63,8 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None) -> None:
                               f"lite: {lite.top_k})")
     add("--mem_every", type=positive_int, default=5, metavar="N",
         help="every N-th frame becomes a memory frame (default: %(default)s)")
-    add("--max_memory_frames", type=positive_int, metavar="N",
-        help="keep at most N memory frames: the first one and the latest N-1 (default: no limit)")
+    add("--max_memory_frames", type=positive_int, default=max_memory_frames, metavar="N",
+        help=f"keep at most N memory frames: the first one and the latest N-1 (default: "
+             f"{max_memory_frames or 'no limit'})")
     add("--amp", action="store_true",
         help="automatic mixed precision: faster on most GPUs, masks differ slightly (default: off)")
     add("--tf32", action="store_true", help="allow TF32 on NVIDIA GPUs: faster, masks differ slightly (default: off)")

@@ -66,6 +66,11 @@ class MemoryBank:
         self.frames_added += not temporary
         self._has_temporary = temporary
 
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of storage, free blocks included."""
+        return sum(rows.nbytes for block in self._blocks for rows in block)
+
     def blocks(self) -> list[MemoryBlock]:
         """Return the filled rows, keys (M_i, C_k) and values (M_i, C_v), as views."""
         rows, filled = len(self) * self._locations, []

@@ -44,7 +44,7 @@ def touch(folder, *names):
 
 
 def test_masks_belong_to_the_frames_they_are_named_after(tmp_path, capsys):
-    frames = frames_called("00000", "00001", "00002")
+    frames = ["00000", "00001", "00002"]
     folder = touch(tmp_path / "a", "00002.png", "00000.png")
     assert find_masks(frames, folder, numbered=False) == {0: folder / "00000.png", 2: folder / "00002.png"}
     assert find_masks(frames, folder / "00002.png", numbered=False) == {2: folder / "00002.png"}
@@ -61,12 +61,12 @@ def test_masks_belong_to_the_frames_they_are_named_after(tmp_path, capsys):
 def test_masks_named_after_no_frame_are_refused(tmp_path, name, single, numbered):
     folder = touch(tmp_path / "masks", name)
     with pytest.raises(InputError, match=rf"{name}: no frame has this name \(frames are named 00000 to 00002, 3 in"):
-        find_masks(frames_called("00000", "00001", "00002"), folder / name if single else folder, numbered)
+        find_masks(["00000", "00001", "00002"], folder / name if single else folder, numbered)
 
 
 def test_two_masks_for_a_frame_are_refused(tmp_path):
     with pytest.raises(InputError, match="a second mask"):
-        find_masks(frames_called("00000"), touch(tmp_path / "m", "0.png", "00.png"), numbered=True)
+        find_masks(["00000"], touch(tmp_path / "m", "0.png", "00.png"), numbered=True)
 
 
 def test_each_direction_has_its_frames():

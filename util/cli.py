@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -83,9 +84,13 @@ def default_signals() -> Iterator[None]:
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
-    """Delay the signals that `run` handles until the end of the block, which must be short."""
+    """Delay the signals that `run` handles until the end of the block, which must be short.
+
+    In another thread than the main one, in which signals are handled, this does nothing.
+    """
     received: list[int] = []
-    handled = [number for number in SIGNALS if signal.getsignal(number) is _interrupt]
+    handled = [number for number in SIGNALS if signal.getsignal(number) is _interrupt
+               and threading.current_thread() is threading.main_thread()]
     try:
         for number in handled:
             signal.signal(number, lambda number, _: received.append(number))

@@ -1,0 +1,94 @@
+"""Annotate your own clip in the browser: mark objects on a frame, propagate, correct, and export.
+
+  python annotate.py --video clip.mp4
+  python annotate.py --images frames/ --masks masks/ --output output/my_annotation
+
+The page runs on this computer and cannot be reached from others. Everything is saved in the output folder as soon as it
+is drawn; the same command resumes there. --masks starts with existing masks, named after their frames as for
+propagate.py.
+
+Output: DIR/masks/<frame>.png, the masks that you made, as propagate.py --masks reads them; DIR/predictions, the results
+so far; DIR/export, what you export: palette PNGs, black-and-white masks, cut-outs, or an overlay video.
+"""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from inference.arguments import add_arguments
+from util.cli import InputError, run
+
+MAX_MEMORY_FRAMES = 20          # so that long clips need bounded memory and time per frame
+
+
+def port(text: str) -> int:
+    """The argument type of TCP ports; 0 is any free one."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return int(text)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--video", type=Path, metavar="FILE", help="the clip as a video file")
+    source.add_argument("--images", type=Path, metavar="DIR", help="the clip as a folder of images")
+    parser.add_argument("--masks", type=Path, metavar="PATH",
+                        help="a mask, or a folder of masks named after their frames, to start with")
+    parser.add_argument("--output", type=Path, metavar="DIR",
+                        help="folder of the annotation (default: output/<name of the clip>_annotation in the current "
+                             "folder)")
+    parser.add_argument("--port", type=port, default=0, metavar="N", help="port of the page (default: any free one)")
+    parser.add_argument("--no_browser", action="store_true", help="print the address of the page, do not open it")
+    add_arguments(parser, size=480, max_memory_frames=MAX_MEMORY_FRAMES)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    try:
+        import starlette  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise InputError("annotate.py needs starlette and uvicorn; install them with pip install -r "
+                         "requirements-extras.txt") from error
+    import secrets
+    import socket
+    import webbrowser
+
+    from annotation.frames import ClipFrames
+    from annotation.jobs import Jobs
+    from annotation.project import Project
+    from annotation.server import create_app, propagate_command
+    from util.files import lock, prepare_folder
+
+    name = args.images.resolve().name if args.video is None else args.video.stem
+    folder = (args.output or Path("output") / f"{name}_annotation").absolute()
+    prepare_folder(folder)
+    with lock(folder), socket.socket() as listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", args.port))
+            listener.listen()               # so that the page can be opened before the server accepts
+        except OSError as error:
+            raise InputError(f"--port {args.port}: {error.strerror}; choose another one") from error
+        project = Project(folder, ClipFrames(args.video, args.images, folder), args.masks)
+        jobs = Jobs(project, args)
+        variant, device = jobs.wait_until_ready()
+        number, token = listener.getsockname()[1], secrets.token_urlsafe(16)
+        info = {"name": project.frames.name, "fps": project.frames.reader.fps, "model": variant, "device": device,
+                "folder": str(folder), "command": propagate_command(args, folder)}
+        address = f"http://127.0.0.1:{number}/{token}/"
+        print(f"network: {variant} ({args.model}), {device}\n"
+              f"annotation: {folder}\n"
+              f"page: {address}\n"
+              f"Stop with Ctrl-C. Everything is saved as soon as it is drawn.")
+        if not args.no_browser:
+            webbrowser.open(address)
+        config = uvicorn.Config(create_app(project, jobs, info, number, token), log_level="error",
+                                timeout_graceful_shutdown=1, lifespan="off")
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,155 @@
+"""Random access to the frames of a clip for the page: exact frames on demand, and small previews of a video."""
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import numpy as np
+
+from dataset.clip import image_frames
+from dataset.video_reader import MIN_SIDE, VideoFrames
+from util.cli import InputError, first_line
+from util.opencv import cv2
+
+CACHE_BYTES = 2 ** 28
+PREVIEW_WIDTH = 480
+JPEG_QUALITY = 92
+
+
+class ClipFrames:
+    """The frames of a clip, which is open at once, however long it is.
+
+    A video is scanned in the background, to count its frames and to make the previews. Until then its number of frames
+    is the one that the file claims, and only the frames that were scanned are exact.
+
+    Args:
+        video: a video file; None for
+        images: a folder of image files.
+        folder: for the temporary file of the previews.
+    """
+
+    def __init__(self, video: Path | None, images: Path | None, folder: Path):
+        self.reader = image_frames(images) if video is None else VideoFrames(video, scan=False)
+        self.name = images.resolve().name if video is None else video.stem
+        self.numbered = video is not None
+        self.error: str | None = None           # why the scan failed
+        self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._decoding = threading.Lock()
+        self._stream: tuple[int, Iterator[np.ndarray]] = (-VideoFrames.CHUNK, iter(()))
+        self._previews = _Previews(folder)
+        self.scanned = threading.Event()
+        first = self._seek(0) if self.numbered else next(self.reader.read([0], workers=0))
+        self.height, self.width = first.shape[:2]
+        if min(first.shape[:2]) < MIN_SIDE:
+            raise InputError(f"{self.reader.describe(0)}: {self.width}x{self.height} pixels; frames need at least "
+                             f"{MIN_SIDE} on both sides")
+        if self.numbered:
+            threading.Thread(target=self._scan, daemon=True).start()
+        else:
+            self.scanned.set()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the frames; of a video that is being scanned, of those that the file claims to have."""
+        if self.scanned.is_set():
+            return self.reader.names
+        return [f"{index:05d}" for index in range(max(self.reader.expected, len(self.reader.names)))]
+
+    @property
+    def progress(self) -> float:
+        """The share of the frames that was scanned."""
+        return 1.0 if self.scanned.is_set() else len(self.reader.names) / max(1, len(self.names))
+
+    def is_exact(self, index: int) -> bool:
+        """Whether the exact frame can be read."""
+        return self.scanned.is_set() or index < len(self.reader.names)
+
+    def exact(self, index: int) -> np.ndarray:
+        """The frame (H, W, 3) uint8 RGB, from a bounded cache or decoded.
+
+        Raises:
+            InputError: the frame cannot be read, or has another size than the first one.
+        """
+        with self._decoding:
+            if index not in self._cache:
+                self._decode(index)
+            self._cache.move_to_end(index)
+            return self._cache[index]
+
+    def preview(self, index: int) -> bytes | None:
+        """A JPEG of the frame, which may be small and, in a video that is being scanned, of a neighbouring frame."""
+        if not self.numbered:
+            return None
+        preview = self._previews.get(index)
+        if preview is not None or self.is_exact(index):
+            return preview
+        with self._decoding:
+            return jpeg(shrink(self._seek(index)))
+
+    def _decode(self, index: int) -> None:
+        """Put the frame into the cache; of a video also the frames decoded on the way to it."""
+        position, stream = self._stream
+        if not self.numbered:
+            position, stream = index, self.reader.read([index], workers=0)
+        elif not position <= index < position + VideoFrames.CHUNK:
+            position = index - index % VideoFrames.CHUNK
+            stream = self.reader.read(range(position, 2 ** 31), workers=0)      # up to the frame that is asked for
+        self._stream = (-VideoFrames.CHUNK, iter(()))           # if the file cannot be read
+        for decoded in range(position, index + 1):
+            frame = next(stream)
+            if frame.shape[:2] != (self.height, self.width):
+                raise InputError(f"{self.reader.describe(decoded)}: {frame.shape[1]}x{frame.shape[0]} pixels, the "
+                                 f"first frame {self.width}x{self.height}")
+            self._cache[decoded] = frame
+            if len(self._cache) > max(2, CACHE_BYTES // frame.nbytes):
+                self._cache.popitem(last=False)
+        self._stream = (index + 1, stream)
+
+    def _seek(self, index: int) -> np.ndarray:
+        for frame in self.reader.decode(index):
+            return frame
+        raise InputError(f"{self.reader.describe(index)}: cannot be decoded; is it a video?")
+
+    def _scan(self) -> None:
+        try:
+            self.reader.scan(lambda index, frame: self._previews.add(jpeg(shrink(frame))))
+        except (InputError, OSError, cv2.error) as error:
+            self.error = first_line(error)
+        self.scanned.set()
+
+
+class _Previews:
+    """JPEG images in a temporary file, in the order of their frames."""
+
+    def __init__(self, folder: Path):
+        self._file = TemporaryFile(dir=folder)     # noqa: SIM115 (open as long as the clip)
+        self._ends = [0]
+        self._lock = threading.Lock()
+
+    def add(self, image: bytes) -> None:
+        with self._lock:
+            self._file.seek(self._ends[-1])
+            self._file.write(image)
+            self._ends.append(self._ends[-1] + len(image))
+
+    def get(self, index: int) -> bytes | None:
+        with self._lock:
+            if index + 1 >= len(self._ends):
+                return None
+            self._file.seek(self._ends[index])
+            return self._file.read(self._ends[index + 1] - self._ends[index])
+
+
+def jpeg(frame: np.ndarray) -> bytes:
+    """The frame (H, W, 3) as a JPEG file."""
+    bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+
+
+def shrink(frame: np.ndarray) -> np.ndarray:
+    """The frame (H, W, 3) at the size of a preview, if it is larger."""
+    factor = PREVIEW_WIDTH / frame.shape[1]
+    return frame if factor >= 1 else cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)

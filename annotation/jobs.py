@@ -1,0 +1,230 @@
+"""What runs while the page is used: one propagation or export at a time."""
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from annotation.export import export
+from annotation.project import DIRECTIONS, Project
+from annotation.worker import Pass, work
+from dataset.video import Video
+from inference.bidirectional import frame_ranges
+from util.cli import InputError, first_line, pluralize
+
+WORKER_ENDED = ("the process that propagates has ended, probably for lack of memory; try a smaller --size or "
+                "--max_memory_frames")
+
+
+class StoppedError(Exception):
+    """The job was stopped."""
+
+
+@dataclass
+class Job:
+    """The progress of a propagation or an export."""
+    kind: str
+    direction: str = ""
+    status: str = "running"         # running, done, stopped or failed
+    message: str = ""
+    frame: int | None = None        # the latest one
+    done: int = 0
+    total: int = 0
+    _times: deque[float] = field(default_factory=lambda: deque([time.monotonic()], maxlen=20))
+
+    def advance(self, frame: int | None = None) -> None:
+        """Count a frame."""
+        self.frame, self.done = frame, self.done + 1
+        self._times.append(time.monotonic())
+
+    def as_dict(self) -> dict:
+        """For the page, with frames/s and the seconds left."""
+        seconds = self._times[-1] - self._times[0]
+        rate = (len(self._times) - 1) / seconds if seconds > 0 else None
+        left = (self.total - self.done) / rate if rate else None
+        return {"kind": self.kind, "direction": self.direction, "status": self.status, "message": self.message,
+                "frame": self.frame, "done": self.done, "total": self.total, "rate": rate, "seconds_left": left}
+
+
+class Jobs:
+    """Starts and stops jobs. The network lives in a process of its own, which is started at once.
+
+    Args:
+        args: of `inference.arguments.add_arguments`.
+    """
+
+    def __init__(self, project: Project, args: argparse.Namespace):
+        self.project, self.args = project, args
+        self.job: Job | None = None
+        self._starting = threading.Lock()
+        self._stop, self._reason = threading.Event(), ""
+        self._end: tuple[str, int, str] | None = None       # of the running pass: direction, last frame, dependency
+        self._start_worker()
+
+    def _start_worker(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, pipe = context.Pipe()
+        self._stop_worker = context.Event()
+        self._process = context.Process(target=work, args=(pipe, self._stop_worker, self.args), daemon=True)
+        self._process.start()
+        pipe.close()
+
+    def wait_until_ready(self) -> tuple[str, str]:
+        """Wait for the network, and return its variant and the name of its device.
+
+        Raises:
+            InputError: the network cannot be loaded.
+        """
+        message = self._receive()
+        if message[0] == "failed":
+            raise InputError(message[1])
+        _, variant, device, settings = message
+        self.project.set_settings(settings)
+        return variant, device
+
+    def _receive(self) -> tuple:
+        try:
+            return self._pipe.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise InputError(WORKER_ENDED) from error
+
+    def propagate(self, direction: str, until: int | None) -> None:
+        """Start to propagate: forward from the first input mask, backward from the last one, or both.
+
+        Args:
+            until: the last frame of the pass; None: the whole clip.
+
+        Raises:
+            InputError: there is no input mask, or none before ``until``; another job is running.
+        """
+        masks = self.project.masks
+        if not masks:
+            raise InputError("there is no mask to propagate yet; mark an object on a frame first")
+        if until is not None and direction == "both":
+            raise InputError("choose forward or backward to propagate up to a frame")
+        if until is not None and (until < min(masks) if direction == "forward" else until > max(masks)):
+            raise InputError(f"no input mask is {'before' if direction == 'forward' else 'after'} frame {until}")
+        self._start(Job("propagate", direction), lambda job: self._propagate(job, until))
+
+    def export(self, kinds: Sequence[str]) -> None:
+        """Start to export.
+
+        Raises:
+            InputError: another job is running.
+        """
+        self._start(Job("export"), lambda job: self._export(job, kinds))
+
+    def stop(self, reason: str = "") -> None:
+        """Stop the running job after the current frame."""
+        self._reason = reason
+        self._stop.set()
+        self._stop_worker.set()
+
+    def stop_if_stale(self) -> None:
+        """Stop a propagation if its input masks have changed."""
+        if self._end is not None:
+            direction, index, depends = self._end
+            if self.project.dependency(direction)(index) != depends:
+                self.stop("stopped, since a mask that it depends on has changed; propagate again")
+
+    def _start(self, job: Job, run: Callable[[Job], None]) -> None:
+        with self._starting:
+            if self.job is not None and self.job.status == "running":
+                raise InputError(f"the {'export' if self.job.kind == 'export' else 'propagation'} has not ended yet; "
+                                 f"stop it first")
+            self._stop.clear()
+            self._stop_worker.clear()
+            self.job = job
+        threading.Thread(target=self._run, args=(job, run), daemon=True).start()
+
+    def _run(self, job: Job, run: Callable[[Job], None]) -> None:
+        try:
+            if not self.project.frames.scanned.is_set():
+                job.message = "reading the clip"
+                while not self.project.frames.scanned.wait(0.1):
+                    self._check_stop()
+                job.message = ""
+            if self.project.frames.error:
+                raise InputError(self.project.frames.error)
+            run(job)
+            job.status = "done"
+        except StoppedError:
+            job.message, job.status = self._reason, "stopped"
+        except (InputError, OSError) as error:
+            job.message, job.status = first_line(error), "failed"
+        except BaseException as error:
+            job.message, job.status = f"{type(error).__name__}: {first_line(error)}", "failed"
+            raise
+        finally:
+            self._end = None
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise StoppedError
+
+    def _propagate(self, job: Job, until: int | None) -> None:
+        if not self._process.is_alive():
+            self._start_worker()
+            self.wait_until_ready()
+        project = self.project
+        with TemporaryDirectory() as folder:                # the worker's copies of the masks do not change
+            with project.lock:
+                masks = {index: Path(shutil.copy(path, folder)) for index, path in project.masks.items()}
+                passes = self._passes(job, Video(project.frames.name, project.frames.reader, masks), until)
+            for one in passes:
+                self._end = one.direction, one.indices[-1], one.depends[-1]
+                self.stop_if_stale()
+                self._run_pass(job, one)
+        job.message = f"{pluralize(job.total, 'frame')} propagated" if job.total else "all frames are up to date"
+
+    def _passes(self, job: Job, video: Video, until: int | None) -> list[Pass]:
+        """The passes of a propagation that have missing or stale frames."""
+        passes = []
+        for direction, indices in zip(DIRECTIONS, frame_ranges(video, job.direction), strict=True):
+            if until is not None and indices:
+                indices = indices[:abs(until - indices[0]) + 1]
+            start = self.project.first_missing(direction, indices)
+            if start is not None:
+                folder = self.project.prediction_file(direction, start).parent
+                passes.append(Pass(direction, video, indices, start,
+                                   list(map(self.project.dependency(direction), indices)), folder,
+                                   self.project.palette))
+                job.total += len(indices) - indices.index(start)
+        return passes
+
+    def _run_pass(self, job: Job, one: Pass) -> None:
+        self._check_stop()
+        self._pipe.send(one)
+        while True:
+            kind, *values = self._receive()
+            if kind == "frame":
+                index, result = values
+                if result is None:
+                    job.message = f"computing the memory again: frame {index}"
+                else:
+                    job.message = ""
+                    self.project.add_result(one.direction, index, result)
+                    job.advance(index)
+            elif kind == "failed":
+                raise InputError(values[0])
+            elif kind == "stopped":
+                raise StoppedError
+            else:
+                return
+
+    def _export(self, job: Job, kinds: Sequence[str]) -> None:
+        frames = len(self.project.frames.names)
+        job.total = frames * (1 + len(set(kinds) - {"overlay"}))
+
+        def on_frame() -> None:
+            job.advance()
+            self._check_stop()
+        folder = export(self.project, list(kinds), on_frame)
+        job.message = f"written to {folder}"

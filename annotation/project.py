@@ -1,0 +1,306 @@
+"""An annotation in its folder: input masks, names of objects, and the predictions of both passes, all on disk.
+
+masks/<frame>.png                     input masks, as `propagate.py --masks` reads them
+predictions/<direction>/<frame>.png   predicted masks; a text chunk says which input masks they depend on
+objects.json                          names of the objects, and the clip's name and size
+"""
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from bisect import bisect
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from inference.confidence import ObjectConfidence, is_doubtful
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from annotation.frames import ClipFrames
+from dataset.clip import find_masks
+from dataset.image_io import MAX_OBJECTS, fit_mask, read_mask
+from inference.bidirectional import forward_is_nearer, merge
+from inference.results import SYSTEM_FILES
+from util.cli import InputError, warn
+from util.files import atomic_file, write_atomic
+from util.palette import davis_palette, palette_of
+
+DIRECTIONS = ("forward", "backward")
+CHUNK = "mask-propagation"          # keyword of the text chunk in a predicted mask
+
+
+class Result(NamedTuple):
+    """What is known of a predicted mask without reading it.
+
+    Attributes:
+        depends: digest of the input masks and settings that the prediction depends on.
+        labels: of the objects known to the pass at this frame.
+        objects: one per label.
+    """
+    depends: str
+    labels: list[int]
+    objects: list[ObjectConfidence]
+
+
+def write_prediction(path: Path, label_map: np.ndarray, palette: bytes, result: Result) -> None:
+    """Write a predicted mask (H, W) uint8 with its result, atomically."""
+    info = PngInfo()
+    info.add_text(CHUNK, json.dumps(result))
+    image = Image.fromarray(label_map)
+    image.putpalette(palette)
+    with atomic_file(path) as partial:
+        image.save(partial, format="PNG", pnginfo=info)
+
+
+def read_result(path: Path) -> Result | None:
+    """The result in a predicted mask; None if the file is not one."""
+    try:
+        with Image.open(path) as image:
+            depends, labels, objects = json.loads(image.info[CHUNK])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Result(depends, labels, [ObjectConfidence(*values) for values in objects])
+
+
+class Project:
+    """The state of an annotation. Every change is on disk before its method returns.
+
+    Args:
+        folder: of the annotation; empty, or one of the same clip.
+        frames: of the clip.
+        masks: input masks to start with, see `propagate.py --masks`; those in the folder take precedence.
+    """
+
+    def __init__(self, folder: Path, frames: ClipFrames, masks: Path | None):
+        self.folder, self.frames = folder, frames
+        self.version = 1
+        self._settings = ""                     # of the propagation; part of what predictions depend on
+        self.lock = threading.RLock()
+        self._changed: dict[int, int] = {}      # version of the latest change by frame
+        self._digests: dict[int, int] = {}      # of the input masks
+        self._labels: dict[int, list[int]] = {}
+        self._results: dict[str, dict[int, Result]] = {direction: {} for direction in DIRECTIONS}
+        self._dependencies: dict[str, tuple[list[int], list[str]]] = {}
+        self.names: dict[int, str] = {}
+        self.palette = davis_palette()
+        self._open(masks)
+
+    def _open(self, masks: Path | None) -> None:
+        size, file = [self.frames.width, self.frames.height], self.folder / "objects.json"
+        foreign = [path for path in self.folder.iterdir() if path.name not in SYSTEM_FILES]
+        if foreign and not file.exists():
+            raise InputError(f"{self.folder}: holds other files ({foreign[0].name}); choose another --output")
+        if file.exists():
+            try:
+                content = json.loads(file.read_text())
+                self.names = {int(label): str(name) for label, name in content["objects"].items()}
+                before = content["size"]
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise InputError(f"{file}: cannot be read; remove it to give the objects new names") from error
+            if before != size:
+                raise InputError(f"{self.folder}: belongs to the clip {content['clip']} of {before[0]}x{before[1]} "
+                                 f"pixels, this one has {size[0]}x{size[1]}; choose another --output")
+        sources = [path for path in (self.folder / "masks",) if path.is_dir() and any(path.glob("*.png"))]
+        for source in [*sources, *([masks] if masks else [])]:
+            for index, path in find_masks(self.frames.names, source, self.frames.numbered).items():
+                if index in self._digests:
+                    warn(f"{path}: {self.folder} has a mask of this frame already, which is kept")
+                    continue
+                if not self._digests:
+                    self.palette = palette_of(path) or self.palette
+                mask = fit_mask(path, read_mask(path, show_warnings=True), size[1], size[0]).astype(np.uint8)
+                if source == masks:
+                    self.save_mask(index, mask)
+                else:
+                    self._note_mask(index, mask)
+        for direction in DIRECTIONS:
+            folder = self.folder / "predictions" / direction
+            index_of = {name: index for index, name in enumerate(self.frames.names)}
+            for path in folder.glob("*.png"):
+                result = read_result(path)
+                if result is not None and path.stem in index_of:
+                    self._results[direction][index_of[path.stem]] = result
+        self._masks_changed()
+        self._save_objects()
+
+    # ---- input masks ----
+
+    @property
+    def masks(self) -> dict[int, Path]:
+        """The files of the input masks by the index of their frame."""
+        with self.lock:
+            return {index: self._mask_file(index) for index in sorted(self._digests)}
+
+    def save_mask(self, index: int, mask: np.ndarray) -> None:
+        """Make (H, W) uint8 labels the input mask of a frame. A mask without an object removes the input mask.
+
+        Raises:
+            InputError: more than 64 objects.
+        """
+        labels = np.unique(mask[mask > 0]).tolist()
+        with self.lock:
+            if len({*labels, *self.names}) > MAX_OBJECTS:
+                raise InputError(f"there are more than {MAX_OBJECTS} objects")
+            if labels:
+                image = Image.fromarray(mask)
+                image.putpalette(self.palette)
+                with atomic_file(self._mask_file(index)) as partial:
+                    image.save(partial, format="PNG")
+                self._note_mask(index, mask)
+            else:
+                self._mask_file(index).unlink(missing_ok=True)
+                self._digests.pop(index, None)
+                self._labels.pop(index, None)
+            self._masks_changed(index)
+            if set(labels) - set(self.names):
+                self.rename({**{label: f"object {label}" for label in labels}, **self.names})
+
+    def _note_mask(self, index: int, mask: np.ndarray) -> None:
+        self._digests[index] = zlib.crc32(np.ascontiguousarray(mask))
+        self._labels[index] = np.unique(mask[mask > 0]).tolist()
+        for label in self._labels[index]:
+            self.names.setdefault(label, f"object {label}")
+
+    def _mask_file(self, index: int) -> Path:
+        return self.folder / "masks" / f"{self.frames.names[index]}.png"
+
+    def rename(self, names: dict[int, str]) -> None:
+        """Replace the names of the objects.
+
+        Raises:
+            InputError: an object of an input mask would have none, or there are more than 64.
+        """
+        with self.lock:
+            used = {label for labels in self._labels.values() for label in labels}
+            if used - set(names):
+                raise InputError(f"object {min(used - set(names))} is in an input mask; erase it there first")
+            if len(names) > MAX_OBJECTS or not all(0 < label < 256 for label in names):
+                raise InputError(f"there can be {MAX_OBJECTS} objects, with labels from 1 to 255")
+            self.names = dict(sorted(names.items()))
+            self._touch()
+            self._save_objects()
+
+    def _save_objects(self) -> None:
+        content = {"clip": self.frames.name, "size": [self.frames.width, self.frames.height],
+                   "objects": {str(label): name for label, name in self.names.items()}}
+        write_atomic(self.folder / "objects.json", json.dumps(content, indent=1))
+
+    # ---- predictions ----
+
+    def set_settings(self, settings: str) -> None:
+        """Set what predictions depend on besides the input masks."""
+        with self.lock:
+            self._settings = settings
+            self._masks_changed()
+
+    def _masks_changed(self, *indices: int) -> None:
+        for direction in DIRECTIONS:
+            order = sorted(self._digests, reverse=direction == "backward")
+            digest, digests = zlib.crc32(self._settings.encode()), []
+            for index in order:
+                digest = zlib.crc32(f"{index}:{self._digests[index]}".encode(), digest)
+                digests.append(f"{digest:08x}")
+            self._dependencies[direction] = order, digests
+        self._touch(*indices, *self._digests, *self._results["forward"], *self._results["backward"])
+
+    def dependency(self, direction: str) -> Callable[[int], str]:
+        """A function from the index of a frame to what its prediction depends on: a digest of the input masks before
+        it in the pass and of the settings; empty if there is no such mask.
+        """
+        order, digests = self._dependencies[direction]
+        return partial(_dependency, 1 if direction == "forward" else -1, order, digests)
+
+    def prediction_file(self, direction: str, index: int) -> Path:
+        return self.folder / "predictions" / direction / f"{self.frames.names[index]}.png"
+
+    def add_result(self, direction: str, index: int, result: Result) -> None:
+        """Note a predicted mask that was written."""
+        with self.lock:
+            self._results[direction][index] = result
+            self._touch(index, index + 1)                       # doubtful compares with the frame before
+
+    def first_missing(self, direction: str, indices: range) -> int | None:
+        """The first of the frames of a pass whose prediction does not exist or is stale; None if there is none."""
+        with self.lock:
+            depends, results = self.dependency(direction), self._results[direction]
+            return next((index for index in indices
+                         if index not in results or results[index].depends != depends(index)), None)
+
+    def predicted(self, index: int) -> tuple[np.ndarray, list[int]] | None:
+        """The predicted labels (H, W) uint8 of a frame, merged as by `propagate.py --direction both`, and the objects
+        that the pass of the frame knows; None without a prediction.
+        """
+        with self.lock:
+            found = self._passes(index)
+            maps = [read_mask(self.prediction_file(direction, index)).astype(np.uint8) for direction in found]
+            if not found:
+                return None
+            labels = self._results[found[0]][index].labels
+            return (maps[0] if len(found) == 1 else merge(maps[0], maps[1], labels)), labels
+
+    def labels(self, index: int) -> np.ndarray:
+        """The labels (H, W) uint8 to show: the input mask, with predicted objects that it does not annotate."""
+        with self.lock:
+            predicted = self.predicted(index)
+            shown = np.zeros((self.frames.height, self.frames.width), np.uint8) if predicted is None else predicted[0]
+            if index in self._digests:
+                path = self._mask_file(index)
+                mask = fit_mask(path, read_mask(path), *shown.shape).astype(np.uint8)
+                shown = merge(mask, shown, self._labels[index])
+            return shown
+
+    def export_labels(self, index: int) -> np.ndarray | None:
+        """The labels (H, W) uint8 that `propagate.py` writes for a frame; None if there are none.
+
+        An input mask whose frame has not been propagated since is used as it is.
+        """
+        with self.lock:
+            if index in self._digests and self.state(index) != "current":
+                return self.labels(index)
+            predicted = self.predicted(index)
+            return predicted[0] if predicted else None
+
+    def _passes(self, index: int) -> list[str]:
+        """The passes that have a prediction of a frame; the one that takes precedence first."""
+        found = [direction for direction in DIRECTIONS if index in self._results[direction]]
+        return found[::-1] if self._digests and not forward_is_nearer(self._digests, index) else found
+
+    # ---- what the page shows ----
+
+    def state(self, index: int) -> str:
+        """``current`` if the predictions of a frame depend on the input masks as they are, else ``stale``, ``none``."""
+        found = self._passes(index)
+        current = all(self._results[direction][index].depends == self.dependency(direction)(index)
+                      for direction in found)
+        return "none" if not found else "current" if current else "stale"
+
+    def objects(self, index: int) -> list[ObjectConfidence]:
+        """The figures of the predicted objects of a frame, each from the pass that its pixels come from."""
+        merged: dict[int, ObjectConfidence] = {}
+        for direction in self._passes(index):
+            for figures in self._results[direction][index].objects:
+                merged.setdefault(figures.label, figures)
+        return list(merged.values())
+
+    def records(self, since: int) -> list[dict]:
+        """What the page shows of each frame that changed after a version."""
+        with self.lock:
+            return [self._record(index) for index, version in sorted(self._changed.items()) if version > since]
+
+    def _record(self, index: int) -> dict:
+        annotated, state, objects = index in self._digests, self.state(index), self.objects(index)
+        doubtful = state != "none" and not annotated and is_doubtful(self.objects(index - 1) or None, objects)
+        return {"frame": index, "annotated": annotated, "state": state, "doubtful": doubtful, "objects": objects}
+
+    def _touch(self, *indices: int) -> None:
+        self.version += 1
+        self._changed.update(dict.fromkeys(indices, self.version))
+
+
+def _dependency(sign: int, order: list[int], digests: list[str], index: int) -> str:
+    position = bisect([sign * other for other in order], sign * index)
+    return digests[position - 1] if position else ""
