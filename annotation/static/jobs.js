@@ -1,0 +1,112 @@
+/** Controls of propagation and export, and the progress of the job that runs on the server. */
+
+const $ = (id) => document.getElementById(id);
+
+export class Jobs {
+  /** @param actions followFrame(frame), notify(message), poll() */
+  constructor({ api, state, saver }, actions) {
+    Object.assign(this, { api, state, saver, actions, following: false, wasRunning: false });
+    $("propagate").addEventListener("click", () => this.propagate());
+    $("stop").addEventListener("click", () => this.post("stop", {}));
+    $("export-stop").addEventListener("click", () => this.post("stop", {}));
+    $("export-start").addEventListener("click", () => this.export());
+    $("export").addEventListener("click", () => this.openExport());
+    $("copy-command").addEventListener("click", () => navigator.clipboard.writeText($("command").textContent));
+    $("direction").addEventListener("change", () => this.update());
+    $("follow").addEventListener("change", () => (this.following = $("follow").checked));
+    this.wantsFollow = () => $("follow").dataset.wanted !== "false";
+    $("follow").addEventListener("change", () => ($("follow").dataset.wanted = $("follow").checked));
+  }
+
+  get running() {
+    return this.state.job?.status === "running";
+  }
+
+  get propagating() {
+    return this.running && this.state.job.kind === "propagate";
+  }
+
+  propagate() {
+    const until = $("until").disabled || $("until").value === "" ? null : Number($("until").value);
+    $("follow").checked = this.following = this.wantsFollow();
+    this.post("propagate", { direction: $("direction").value, until });
+  }
+
+  toggle() {
+    if (this.propagating) this.post("stop", {});
+    else if (!$("propagate").disabled) this.propagate();
+  }
+
+  export() {
+    const kinds = [...$("export-kinds").querySelectorAll(":checked")].map((input) => input.value);
+    if (kinds.length) this.post("export", { kinds });
+    else $("export-text").textContent = "Choose what to export.";
+  }
+
+  async openExport() {
+    $("export-dialog").showModal();
+    const clip = await this.api.json("clip");
+    $("folder").textContent = clip.folder;
+    $("command").textContent = clip.command;
+  }
+
+  async post(path, content) {
+    try {
+      await this.saver.idle();
+      await this.api.send("POST", path, content);
+      this.actions.poll();
+    } catch (error) {
+      this.actions.notify(error.message);
+    }
+  }
+
+  /** The user looks at or paints another frame than the latest one. */
+  stopFollowing() {
+    if (this.propagating) $("follow").checked = this.following = false;
+  }
+
+  update() {
+    const { job } = this.state, { running, propagating } = this;
+    $("propagate").hidden = propagating;
+    $("stop").hidden = !propagating;
+    $("propagate").disabled = running || !this.state.isAnnotated;
+    $("propagate-options").hidden = propagating;
+    $("progress").hidden = !propagating;
+    $("until").disabled = $("direction").value === "both";
+    $("until").max = this.state.frames - 1;
+    this.updateExport();
+    if (propagating) {
+      show($("progress-bar"), job);
+      $("progress-text").textContent = job.message || progressText(job);
+    }
+    if ((propagating || this.wasRunning) && this.following && job.frame !== null) this.actions.followFrame(job.frame);
+    if (this.wasRunning && !running && job.kind === "propagate" && job.message) this.actions.notify(job.message);
+    this.wasRunning = running;
+  }
+
+  updateExport() {
+    const { job } = this.state, exporting = this.running && job.kind === "export";
+    $("export-start").disabled = this.running;
+    $("export-stop").hidden = $("export-bar").hidden = !exporting;
+    if (exporting) show($("export-bar"), job);
+    if (job?.kind === "export") $("export-text").textContent = job.status === "stopped" ? "Stopped." : job.message || progressText(job);
+    else if (this.running) $("export-text").textContent = "A propagation is running.";
+  }
+}
+
+function show(bar, { done, total }) {
+  if (total) Object.assign(bar, { max: total, value: done });
+  else bar.removeAttribute("value");
+}
+
+function progressText({ done, total, rate, seconds_left: left }) {
+  const parts = [`${done} of ${total}`];
+  if (rate) parts.push(`${rate.toFixed(rate < 10 ? 1 : 0)} frames/s`);
+  if (left !== null && done < total) parts.push(`${duration(left)} left`);
+  return total ? parts.join(" · ") : "Starting…";
+}
+
+function duration(seconds) {
+  const whole = Math.ceil(seconds);
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+}
