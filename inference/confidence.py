@@ -1,4 +1,4 @@
-"""Confidence of predicted masks by object, and the frames that a user should look at."""
+"""Confidence of predicted masks per object, and the frames that a user should look at."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 
 
 class ObjectConfidence(NamedTuple):
-    """Figures of an object on a frame.
+    """Area and confidence of an object on a frame.
 
     Attributes:
-        area: pixels of the frame.
-        confidence: mean probability of the object over the pixels where it is the most probable one; 0 without any.
-        boundary_confidence: the same over those of them that have another label beside, above or below them.
+        label: of the object.
+        area: pixels of the frame, from the label map.
+        confidence: mean probability of the object over the pixels where it wins, at the inference size; 0.0 if none.
+        boundary_confidence: the same over those of its pixels that have a 4-neighbour of another label; 0.0 if none.
     """
     label: int
     area: int
@@ -25,26 +26,24 @@ class ObjectConfidence(NamedTuple):
 
 
 def object_confidences(prediction: Prediction) -> list[ObjectConfidence]:
-    """The figures of all objects of a prediction, in the order of their labels' channels."""
-    probability, channel = (tensor.cpu().numpy() for tensor in prediction.probabilities.float().max(0))
-    boundary = np.zeros(channel.shape, bool)
-    vertical, horizontal = channel[1:] != channel[:-1], channel[:, 1:] != channel[:, :-1]
-    boundary[1:] |= vertical
-    boundary[:-1] |= vertical
-    boundary[:, 1:] |= horizontal
-    boundary[:, :-1] |= horizontal
+    """The figures of all objects of a prediction, in the order of its labels."""
+    probability, winner = (tensor.cpu().numpy() for tensor in prediction.probabilities.float().max(0))
     channels = len(prediction.labels) + 1
-    means = [_means(channel[pixels], probability[pixels], channels) for pixels in (np.s_[:], boundary)]
+    interior = np.ones(winner.shape, bool)
+    equal = winner[1:] == winner[:-1]
+    interior[1:] &= equal
+    interior[:-1] &= equal
+    equal = winner[:, 1:] == winner[:, :-1]
+    interior[:, 1:] &= equal
+    interior[:, :-1] &= equal
+    groups = (winner + channels * interior).ravel()             # boundary pixels by channel, then interior pixels
+    counts = np.bincount(groups, minlength=2 * channels).reshape(2, channels)
+    sums = np.bincount(groups, probability.ravel(), 2 * channels).reshape(2, channels)
+    confidence = sums.sum(0) / np.maximum(counts.sum(0), 1)
+    boundary_confidence = sums[0] / np.maximum(counts[0], 1)
     areas = np.bincount(prediction.label_map.ravel(), minlength=256)
-    return [ObjectConfidence(label, int(areas[label]), float(means[0][index]), float(means[1][index]))
-            for index, label in enumerate(prediction.labels, 1)]
-
-
-def _means(channel: np.ndarray, probability: np.ndarray, channels: int) -> np.ndarray:
-    """The mean probability by channel."""
-    channel = channel.ravel()
-    count = np.bincount(channel, minlength=channels)
-    return np.bincount(channel, probability.ravel(), channels) / np.maximum(count, 1)
+    return [ObjectConfidence(label, int(areas[label]), float(confidence[channel]), float(boundary_confidence[channel]))
+            for channel, label in enumerate(prediction.labels, 1)]
 
 
 def is_doubtful(previous: Sequence[ObjectConfidence] | None, current: Sequence[ObjectConfidence]) -> bool:
