@@ -4,7 +4,7 @@ import { ClipState } from "./clipstate.js";
 import { Editor } from "./editor.js";
 import { FrameLoader } from "./frames.js";
 import { GrabCut } from "./hints.js";
-import { Jobs } from "./jobs.js";
+import { Jobs, sentence } from "./jobs.js";
 import { shortcut } from "./keys.js";
 import { LabelMaps } from "./labels.js";
 import { ObjectList } from "./objects.js";
@@ -37,7 +37,7 @@ class App {
       { onSelect: () => this.tools.redraw(), save: (objects) => this.saveObjects(objects) });
     const goTo = (frame) => this.goTo(frame);
     this.editor = new Editor(this, { goTo, notify, onEdit: () => this.onEdit(), onHistory: () => this.showHistory() });
-    this.grabcut = new GrabCut(this, this.editor, { notify, onBusy: () => ($("busy").hidden = !this.grabcut.isRunning()) });
+    this.grabcut = new GrabCut(this, this.editor, { notify, onBusy: () => this.showBusy() });
     this.jobs = new Jobs(this, { followFrame: goTo, notify, poll: () => this.poll() });
     this.frames = new FrameLoader(api, clip, this.state, (frame, image) => this.present(frame, image), notify);
     this.timeline = new Timeline($("timeline"), this.state, clip.palette, (frame) => this.move(frame));
@@ -197,13 +197,18 @@ class App {
     this.kit.background = background;
   }
 
+  showBusy() {
+    $("busy").hidden = !this.grabcut.isRunning();
+    this.showOptions();
+  }
+
   showOptions() {
     const name = this.tools?.name;
     $("size-option").hidden = name !== "brush" && name !== "eraser";
     $("kind-option").hidden = name !== "scribble";
     $("close-polygon").hidden = name !== "polygon";
     $("close-polygon").disabled = this.tools?.tools.polygon.points.length < 3;
-    $("clear-hints").hidden = !this.tools?.usesHints;
+    $("clear-hints").hidden = !this.tools?.usesHints || !this.editor.hints;
   }
 
   get largest() {
@@ -230,6 +235,7 @@ class App {
     this.stopMoving();
     this.timeline.redraw();
     this.tools.redraw();
+    this.showOptions();
     this.showHint();
     this.jobs.update();
   }
@@ -331,7 +337,7 @@ function notify(message) {
   notice.className = "notice";
   close.textContent = "OK";
   close.addEventListener("click", () => notice.remove());
-  notice.append(message.charAt(0).toUpperCase() + message.slice(1), close);
+  notice.append(sentence(message), close);
   $("notices").replaceChildren(notice);
   setTimeout(() => notice.remove(), NOTICE_MS);
 }

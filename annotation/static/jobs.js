@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 export class Jobs {
   /** @param actions followFrame(frame), notify(message), poll() */
   constructor({ api, state, saver }, actions) {
-    Object.assign(this, { api, state, saver, actions, following: false, wasRunning: false });
+    Object.assign(this, { api, state, saver, actions, following: false, wantsFollow: true, wasRunning: false });
     $("propagate").addEventListener("click", () => this.propagate());
     $("stop").addEventListener("click", () => this.post("stop", {}));
     $("export-stop").addEventListener("click", () => this.post("stop", {}));
@@ -13,9 +13,7 @@ export class Jobs {
     $("export").addEventListener("click", () => this.openExport());
     $("copy-command").addEventListener("click", () => navigator.clipboard.writeText($("command").textContent));
     $("direction").addEventListener("change", () => this.update());
-    $("follow").addEventListener("change", () => (this.following = $("follow").checked));
-    this.wantsFollow = () => $("follow").dataset.wanted !== "false";
-    $("follow").addEventListener("change", () => ($("follow").dataset.wanted = $("follow").checked));
+    $("follow").addEventListener("change", () => (this.following = this.wantsFollow = $("follow").checked));
   }
 
   get running() {
@@ -27,8 +25,8 @@ export class Jobs {
   }
 
   propagate() {
-    const until = $("until").disabled || $("until").value === "" ? null : Number($("until").value);
-    $("follow").checked = this.following = this.wantsFollow();
+    const until = $("until-option").hidden || $("until").value === "" ? null : Number($("until").value);
+    $("follow").checked = this.following = this.wantsFollow;
     this.post("propagate", { direction: $("direction").value, until });
   }
 
@@ -72,12 +70,12 @@ export class Jobs {
     $("propagate").disabled = running || !this.state.isAnnotated;
     $("propagate-options").hidden = propagating;
     $("progress").hidden = !propagating;
-    $("until").disabled = $("direction").value === "both";
+    $("until-option").hidden = $("direction").value === "both";
     $("until").max = this.state.frames - 1;
     this.updateExport();
     if (propagating) {
       show($("progress-bar"), job);
-      $("progress-text").textContent = job.message || progressText(job);
+      $("progress-text").textContent = sentence(job.message) || progressText(job);
     }
     if ((propagating || this.wasRunning) && this.following && job.frame !== null) this.actions.followFrame(job.frame);
     if (this.wasRunning && !running && job.kind === "propagate" && job.message) this.actions.notify(job.message);
@@ -89,8 +87,8 @@ export class Jobs {
     $("export-start").disabled = this.running;
     $("export-stop").hidden = $("export-bar").hidden = !exporting;
     if (exporting) show($("export-bar"), job);
-    if (job?.kind === "export") $("export-text").textContent = job.status === "stopped" ? "Stopped." : job.message || progressText(job);
-    else if (this.running) $("export-text").textContent = "A propagation is running.";
+    const text = job?.kind !== "export" ? "" : job.status === "stopped" ? "Stopped." : job.message || progressText(job);
+    $("export-text").textContent = this.propagating ? "A propagation is running." : sentence(text);
   }
 }
 
@@ -109,4 +107,8 @@ function progressText({ done, total, rate, seconds_left: left }) {
 function duration(seconds) {
   const whole = Math.ceil(seconds);
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+}
+
+export function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -44,7 +44,7 @@ export class Timeline {
   }
 
   placeCursor() {
-    const width = Math.max(2, this.span / Math.max(1, this.state.frames));
+    const width = Math.max(3, this.span / Math.max(1, this.state.frames));
     const x = this.gutter + ((this.frame + 0.5) / Math.max(1, this.state.frames)) * this.span - width / 2;
     this.cursor.style.transform = `translateX(${x}px)`;
     this.cursor.style.width = `${width}px`;

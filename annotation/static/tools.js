@@ -300,6 +300,7 @@ export class Toolbox {
     let used = this.tool.key(key);
     if (!used && key === "Escape" && this.usesHints && this.kit.editor.hints) {
       this.kit.editor.hints = null;
+      this.kit.onProgress();
       used = true;
     }
     this.redraw();
