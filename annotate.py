@@ -57,7 +57,7 @@ def main() -> None:
     import webbrowser
 
     from annotation.frames import ClipFrames
-    from annotation.jobs import Jobs
+    from annotation.jobs import Jobs, Worker
     from annotation.project import Project
     from annotation.server import create_app, propagate_command
     from util.files import lock, prepare_folder
@@ -72,9 +72,10 @@ def main() -> None:
             listener.listen()               # so that the page can be opened before the server accepts
         except OSError as error:
             raise InputError(f"--port {args.port}: {error.strerror}; choose another one") from error
+        worker = Worker(args)
         project = Project(folder, ClipFrames(args.video, args.images, folder), args.masks)
-        jobs = Jobs(project, args)
-        variant, device = jobs.wait_until_ready()
+        variant, device, settings = worker.wait_until_ready()
+        project.set_settings(settings)
         number, token = listener.getsockname()[1], secrets.token_urlsafe(16)
         info = {"name": project.frames.name, "fps": project.frames.reader.fps, "model": variant, "device": device,
                 "folder": str(folder), "command": propagate_command(args, folder)}
@@ -85,7 +86,7 @@ def main() -> None:
               f"Stop with Ctrl-C. Everything is saved as soon as it is drawn.")
         if not args.no_browser:
             webbrowser.open(address)
-        config = uvicorn.Config(create_app(project, jobs, info, number, token), log_level="error",
+        config = uvicorn.Config(create_app(project, Jobs(project, worker), info, number, token), log_level="error",
                                 timeout_graceful_shutdown=1, lifespan="off")
         uvicorn.Server(config).run(sockets=[listener])
 

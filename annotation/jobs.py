@@ -9,14 +9,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from annotation.export import export
-from annotation.project import DIRECTIONS, Project
-from annotation.worker import Pass, work
+from annotation.project import DIRECTIONS, Pass, Project
 from dataset.video import Video
-from inference.bidirectional import frame_ranges
+from inference.passes import frame_ranges
 from util.cli import InputError, first_line, pluralize
 
 WORKER_ENDED = ("the process that propagates has ended, probably for lack of memory; try a smaller --size or "
@@ -53,47 +54,66 @@ class Job:
                 "frame": self.frame, "done": self.done, "total": self.total, "rate": rate, "seconds_left": left}
 
 
-class Jobs:
-    """Starts and stops jobs. The network lives in a process of its own, which is started at once.
+class Worker:
+    """The process that has the network. It starts at once.
 
     Args:
         args: of `inference.arguments.add_arguments`.
     """
 
-    def __init__(self, project: Project, args: argparse.Namespace):
-        self.project, self.args = project, args
-        self.job: Job | None = None
-        self._starting = threading.Lock()
-        self._stop, self._reason = threading.Event(), ""
-        self._end: tuple[str, int, str] | None = None       # of the running pass: direction, last frame, dependency
-        self._start_worker()
+    def __init__(self, args: argparse.Namespace):
+        self._args = args
+        self._start()
 
-    def _start_worker(self) -> None:
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, pipe = context.Pipe()
-        self._stop_worker = context.Event()
-        self._process = context.Process(target=work, args=(pipe, self._stop_worker, self.args), daemon=True)
+        self._stop = context.Event()
+        self._process = context.Process(target=_work, args=(pipe, self._stop, self._args), daemon=True)
         self._process.start()
         pipe.close()
 
-    def wait_until_ready(self) -> tuple[str, str]:
-        """Wait for the network, and return its variant and the name of its device.
+    def wait_until_ready(self) -> tuple[str, str, str]:
+        """Wait for the network; returns its variant, the name of its device, and what the masks depend on.
 
         Raises:
             InputError: the network cannot be loaded.
         """
-        message = self._receive()
-        if message[0] == "failed":
-            raise InputError(message[1])
-        _, variant, device, settings = message
-        self.project.set_settings(settings)
-        return variant, device
+        kind, *values = self.receive()
+        if kind == "failed":
+            raise InputError(values[0])
+        return tuple(values)
 
-    def _receive(self) -> tuple:
+    def send(self, one: Pass) -> None:
+        """Ask for a pass. A worker that has ended is started again."""
+        self._stop.clear()
+        if not self._process.is_alive():
+            self._start()
+            self.wait_until_ready()
+        self._pipe.send(one)
+
+    def receive(self) -> tuple:
+        """What the worker sends, see `annotation.worker.work`; raises InputError if it has ended."""
         try:
             return self._pipe.recv()
         except (EOFError, ConnectionResetError) as error:
+            self._process.join()
             raise InputError(WORKER_ENDED) from error
+
+    def stop(self) -> None:
+        """Stop the pass after the current frame."""
+        self._stop.set()
+
+
+class Jobs:
+    """Starts and stops jobs."""
+
+    def __init__(self, project: Project, worker: Worker):
+        self.project, self._worker = project, worker
+        self.job: Job | None = None
+        self._starting = threading.Lock()
+        self._stop, self._reason = threading.Event(), ""
+        self._end: tuple[str, int, str] | None = None       # of the running pass: direction, last frame, dependency
 
     def propagate(self, direction: str, until: int | None) -> None:
         """Start to propagate: forward from the first input mask, backward from the last one, or both.
@@ -125,7 +145,7 @@ class Jobs:
         """Stop the running job after the current frame."""
         self._reason = reason
         self._stop.set()
-        self._stop_worker.set()
+        self._worker.stop()
 
     def stop_if_stale(self) -> None:
         """Stop a propagation if its input masks have changed."""
@@ -140,7 +160,6 @@ class Jobs:
                 raise InputError(f"the {'export' if self.job.kind == 'export' else 'propagation'} has not ended yet; "
                                  f"stop it first")
             self._stop.clear()
-            self._stop_worker.clear()
             self.job = job
         threading.Thread(target=self._run, args=(job, run), daemon=True).start()
 
@@ -159,7 +178,7 @@ class Jobs:
             job.message, job.status = self._reason, "stopped"
         except (InputError, OSError) as error:
             job.message, job.status = first_line(error), "failed"
-        except BaseException as error:
+        except Exception as error:
             job.message, job.status = f"{type(error).__name__}: {first_line(error)}", "failed"
             raise
         finally:
@@ -170,9 +189,6 @@ class Jobs:
             raise StoppedError
 
     def _propagate(self, job: Job, until: int | None) -> None:
-        if not self._process.is_alive():
-            self._start_worker()
-            self.wait_until_ready()
         project = self.project
         with TemporaryDirectory() as folder:                # the worker's copies of the masks do not change
             with project.lock:
@@ -201,9 +217,11 @@ class Jobs:
 
     def _run_pass(self, job: Job, one: Pass) -> None:
         self._check_stop()
-        self._pipe.send(one)
+        self._worker.send(one)
+        if self._stop.is_set():             # meanwhile
+            self._worker.stop()
         while True:
-            kind, *values = self._receive()
+            kind, *values = self._worker.receive()
             if kind == "frame":
                 index, result = values
                 if result is None:
@@ -228,3 +246,9 @@ class Jobs:
             self._check_stop()
         folder = export(self.project, list(kinds), on_frame)
         job.message = f"written to {folder}"
+
+
+def _work(pipe: Connection, stop: Event, args: argparse.Namespace) -> None:
+    """The worker, which imports torch; the server does not."""
+    from annotation.worker import work
+    work(pipe, stop, args)

@@ -11,19 +11,21 @@ import threading
 import zlib
 from bisect import bisect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from inference.confidence import ObjectConfidence, is_doubtful
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from annotation.frames import ClipFrames
 from dataset.clip import find_masks
 from dataset.image_io import MAX_OBJECTS, fit_mask, read_mask
-from inference.bidirectional import forward_is_nearer, merge
+from dataset.video import Video
+from inference.confidence import ObjectConfidence, is_doubtful
+from inference.passes import forward_is_nearer, merge
 from inference.results import SYSTEM_FILES
 from util.cli import InputError, warn
 from util.files import atomic_file, write_atomic
@@ -44,6 +46,27 @@ class Result(NamedTuple):
     depends: str
     labels: list[int]
     objects: list[ObjectConfidence]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass that the worker is asked for.
+
+    Attributes:
+        direction: forward or backward.
+        video: with the input masks of the pass.
+        indices: all frames of the pass.
+        start: index of the first frame to write.
+        depends: what the prediction depends on, for each of ``indices``.
+        folder: for the predicted masks.
+    """
+    direction: str
+    video: Video
+    indices: range
+    start: int
+    depends: list[str]
+    folder: Path
+    palette: bytes
 
 
 def write_prediction(path: Path, label_map: np.ndarray, palette: bytes, result: Result) -> None:
@@ -236,7 +259,7 @@ class Project:
         """
         with self.lock:
             found = self._passes(index)
-            maps = [read_mask(self.prediction_file(direction, index)).astype(np.uint8) for direction in found]
+            maps = [_read_labels(self.prediction_file(direction, index)) for direction in found]
             if not found:
                 return None
             labels = self._results[found[0]][index].labels
@@ -249,7 +272,7 @@ class Project:
             shown = np.zeros((self.frames.height, self.frames.width), np.uint8) if predicted is None else predicted[0]
             if index in self._digests:
                 path = self._mask_file(index)
-                mask = fit_mask(path, read_mask(path), *shown.shape).astype(np.uint8)
+                mask = fit_mask(path, _read_labels(path), *shown.shape)
                 shown = merge(mask, shown, self._labels[index])
             return shown
 
@@ -299,6 +322,15 @@ class Project:
     def _touch(self, *indices: int) -> None:
         self.version += 1
         self._changed.update(dict.fromkeys(indices, self.version))
+
+
+def _read_labels(path: Path) -> np.ndarray:
+    """The labels (H, W) uint8 of a palette PNG, without the checks of `read_mask`, which take longer."""
+    try:
+        with Image.open(path) as image:
+            return np.array(image if image.mode == "P" else read_mask(path), np.uint8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read; propagate again") from error
 
 
 def _dependency(sign: int, order: list[int], digests: list[str], index: int) -> str:

@@ -5,15 +5,12 @@ import argparse
 import os
 import signal
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
-from pathlib import Path
 
+from annotation.project import Pass, Result, write_prediction
 from inference.confidence import object_confidences
-
-from annotation.project import Result, write_prediction
-from dataset.video import Video
 from inference.propagation import PropagationConfig, Timer, load_for_propagation, propagate
 from inference_core import InferenceCore
 from model.network import PropagationNetwork
@@ -22,27 +19,6 @@ from util.device import allow_tf32, pick_device
 
 SNAPSHOT_BYTES = 2 ** 29        # of one pass
 SNAPSHOT_STRIDE = 8             # frames
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One pass that the worker is asked for.
-
-    Attributes:
-        direction: forward or backward.
-        video: with the input masks of the pass.
-        indices: all frames of the pass.
-        start: index of the first frame to write.
-        depends: what the prediction depends on, for each of ``indices``.
-        folder: for the predicted masks.
-    """
-    direction: str
-    video: Video
-    indices: range
-    start: int
-    depends: list[str]
-    folder: Path
-    palette: bytes
 
 
 class Snapshots:

@@ -12,15 +12,16 @@ from PIL import Image
 from annotation.export import export
 from annotation.frames import ClipFrames, jpeg
 from annotation.grabcut import BACKGROUND, OBJECT, grabcut
-from annotation.project import Project, Result, read_result, write_prediction
-from annotation.worker import Pass, Snapshots, _run
+from annotation.project import Pass, Project, Result, read_result, write_prediction
+from annotation.worker import Snapshots, _run
 from dataset.clip import open_clip
 from dataset.image_io import read_mask
 from dataset.synthetic import draw_clip, write_clip
 from dataset.video import Video
 from dataset.video_reader import VideoFrames
-from inference.bidirectional import frame_ranges, propagate_clip
+from inference.bidirectional import propagate_clip
 from inference.confidence import ObjectConfidence
+from inference.passes import frame_ranges
 from inference.propagation import PropagationConfig, Timer
 from model.checkpoint import load_network
 from model.defaults import LITE_WEIGHTS

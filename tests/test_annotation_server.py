@@ -251,6 +251,24 @@ def test_two_servers_cannot_write_to_one_folder(serve, clip, tmp_path):
     assert f"--port {server.port}: Address already in use; choose another one" in taken.stderr
 
 
+@pytest.mark.slow
+def test_a_worker_that_was_killed_is_started_again(serve, clip):
+    server = serve("--size", 480)
+    server.save(0, read_mask(clip / "masks/00000.png"))
+    for frames in (1, 3):
+        server.request("POST", "propagate", {"direction": "forward", "until": None})
+        server.job(lambda job, frames=frames: job["done"] >= frames)
+        workers = subprocess.run(["pgrep", "-P", str(server.process.pid), "-f", "spawn_main"], text=True,
+                                 capture_output=True).stdout.split()
+        subprocess.run(["kill", "-9", *workers], check=True)
+        job = server.job()
+        assert job["status"] == "failed"
+        assert "probably for lack of memory" in job["message"]
+    assert server.labels(2).any()               # what was done is kept
+    server.request("POST", "propagate", {"direction": "forward", "until": None})
+    assert server.job()["status"] == "done"
+
+
 def test_missing_packages_are_named(clip, tmp_path):
     (tmp_path / "starlette.py").write_text("raise ImportError")
     code = f"import sys; sys.path[:0] = {[str(tmp_path), '.']!r}; import annotate; annotate.run(annotate.main)"

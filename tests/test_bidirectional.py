@@ -15,8 +15,8 @@ from dataset.synthetic import draw_clip, write_clip
 from dataset.video import Video
 from dataset.video_reader import ImageFrames, VideoFrames
 from inference import propagation
-from inference.bidirectional import frame_ranges, merge
 from inference.overlay import draw_overlay, write_overlay
+from inference.passes import frame_ranges, merge
 from inference.propagation import PropagationConfig, Timer, propagate
 from inference.results import check_output_is_not_input
 from inference_core import InferenceCore
