@@ -8,12 +8,14 @@ to 00012.jpg, or to frame 12 of a video file, counted from 0. Any frame may have
 known value corrects that object from this frame on.
 
 Output: DIR/<frame>.png, palette PNGs at the clip's resolution with your label values; with --overlay also
-DIR/overlay/overlay.mp4 and DIR/overlay/contact_sheet.png.
+DIR/overlay/overlay.mp4 and DIR/overlay/contact_sheet.png; with --confidence also DIR/confidence/confidence.csv and
+DIR/confidence/confidence.png.
 """
 from __future__ import annotations
 
 import argparse
 import shutil
+from functools import partial
 from pathlib import Path
 
 from inference.arguments import add_arguments
@@ -35,6 +37,8 @@ def parse() -> argparse.Namespace:
                              "each frame gets the result of its nearest mask (default: %(default)s)")
     parser.add_argument("--overlay", action="store_true",
                         help="also write a video and a contact sheet that show the masks over the clip")
+    parser.add_argument("--confidence", action="store_true",
+                        help="also write the area and confidence of each object on each frame, as CSV and as a plot")
     parser.add_argument("--overwrite", action="store_true",
                         help="replace the masks of an earlier run; refused if the folder contains anything else")
     add_arguments(parser, size=480)
@@ -45,14 +49,17 @@ def main() -> None:
     args = parse()
     from dataset.clip import open_clip
     from dataset.video_reader import opencv_path
-    from inference.bidirectional import frame_ranges, propagate_clip
+    from inference.bidirectional import propagate_clip
     from inference.overlay import write_overlay
+    from inference.passes import frame_ranges
     from inference.propagation import PropagationConfig, Timer, load_for_propagation
     from inference.results import check_output_is_not_input, check_replaceable
     from util.device import allow_tf32, pick_device
     from util.files import atomic_folder, prepare_folder
     from util.palette import davis_palette, palette_of
     from util.progress import progress_bar
+    if args.confidence:
+        from inference.confidence_report import write_confidence  # raises an error if matplotlib is missing
 
     device = pick_device(args.device)
     allow_tf32(args.tf32)
@@ -67,7 +74,7 @@ def main() -> None:
     prepare_folder(output if output.is_dir() else output.parent)
 
     palette = palette_of(next(iter(video.masks.values()))) or davis_palette()
-    timer, overlay_error = Timer(), None
+    timer, errors = Timer(), {}
     forward, backward = frame_ranges(video, args.direction)
     total, written = len(video.frames.names), len({*forward, *backward})
     if written < total:
@@ -75,20 +82,28 @@ def main() -> None:
         warn(f"{total - written} frames {place} mask get none; use --direction both to include them")
     with atomic_folder(output, replaceable) as folder:
         with progress_bar(len(forward) + len(backward), "frames") as bar:
-            propagate_clip(network, video, PropagationConfig.from_args(args, network), args.direction, folder, palette,
-                           timer, bar.increment)
+            confidences = propagate_clip(network, video, PropagationConfig.from_args(args, network), args.direction,
+                                         folder, palette, timer, bar.increment, args.confidence)
+        extras = {}
         if args.overlay:
+            extras["overlay"] = partial(write_overlay, video, folder, palette)
+        if args.confidence:
+            extras["confidence"] = partial(write_confidence, confidences, video, palette)
+        for name, write in extras.items():
             try:
-                write_overlay(video, folder, palette, folder / "overlay")
+                write(folder / name)
             except (InputError, OSError) as error:
-                shutil.rmtree(folder / "overlay", ignore_errors=True)
-                overlay_error = str(error).replace(str(folder), str(output))
+                shutil.rmtree(folder / name, ignore_errors=True)
+                message = str(error).replace(str(folder), str(output))
+                errors[name] = f"the masks are complete, but the {name} was not written: {message}"
     speed = timer.frames / timer.seconds
     print(f"{written} of {total} frames have a mask: {output} ({speed:.2f} frames/s on {device})")
-    if overlay_error:
-        raise InputError(f"the masks are complete, but the overlay was not written: {overlay_error}")
-    if args.overlay:
+    if args.overlay and "overlay" not in errors:
         print(f"overlay: {output}/overlay/overlay.mp4\ncontact sheet: {output}/overlay/contact_sheet.png")
+    if args.confidence and "confidence" not in errors:
+        print(f"confidence: {output}/confidence/confidence.csv\nplot: {output}/confidence/confidence.png")
+    if errors:
+        raise InputError("; ".join(errors.values()))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Confidence of predicted masks per object, and the frames that a user should look at."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -44,6 +44,17 @@ def object_confidences(prediction: Prediction) -> list[ObjectConfidence]:
     areas = np.bincount(prediction.label_map.ravel(), minlength=256)
     return [ObjectConfidence(label, int(areas[label]), float(confidence[channel]), float(boundary_confidence[channel]))
             for channel, label in enumerate(prediction.labels, 1)]
+
+
+def merge_confidences(objects: Iterable[ObjectConfidence], others: Iterable[ObjectConfidence],
+                      label_map: np.ndarray) -> list[ObjectConfidence]:
+    """The figures of two passes for a frame with merged labels (H, W): ``objects``, and of the ``others`` the new ones.
+
+    The areas are those of ``label_map``.
+    """
+    areas = np.bincount(label_map.ravel(), minlength=256)
+    figures = {figures.label: figures for figures in (*others, *objects)}
+    return [figures[label]._replace(area=int(areas[label])) for label in sorted(figures)]
 
 
 def is_doubtful(previous: Sequence[ObjectConfidence] | None, current: Sequence[ObjectConfidence]) -> bool:

@@ -10,6 +10,7 @@ from util.cli import InputError
 from util.files import LOCK, TEMPORARY, recover_folder
 
 OVERLAY_FILES = ("overlay.mp4", "contact_sheet.png")
+CONFIDENCE_FILES = ("confidence.csv", "confidence.png")
 SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
@@ -24,10 +25,11 @@ def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> 
         return set()
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file or a broken link; choose another --output")
-    ours = {f"{name}.png" for name in names} | {f"overlay/{name}" for name in OVERLAY_FILES}
+    ours = {*(f"{name}.png" for name in names), *(f"overlay/{name}" for name in OVERLAY_FILES),
+            *(f"confidence/{name}" for name in CONFIDENCE_FILES)}
     paths = [path.relative_to(folder) for path in folder.rglob("*") if path.name not in SYSTEM_FILES]
     found = {path.as_posix() for path in paths if path.parts[0] not in (TEMPORARY, LOCK)
-             and (path != Path("overlay") or (folder / path).is_symlink())}
+             and (path.as_posix() not in ("overlay", "confidence") or (folder / path).is_symlink())}
     foreign = sorted(found - ours)
     if foreign:
         raise InputError(f"{folder}: holds something that is no mask of this clip ({foreign[0]}); "
