@@ -8,29 +8,16 @@ export class Api {
     this.session = session;
   }
 
-  json(path, options) {
-    return this.request(path, options, "json");
-  }
-
-  blob(path, signal) {
-    return this.request(path, { signal }, "blob");
-  }
-
-  async bytes(path, options) {
-    return new Uint8Array(await this.request(path, options, "arrayBuffer"));
-  }
-
-  send(method, path, content) {
-    return this.request(path, { method, body: JSON.stringify(content) }, "text");
-  }
+  json(path, options) { return this.request(path, options, "json"); }
+  blob(path, signal) { return this.request(path, { signal }, "blob"); }
+  async bytes(path, options) { return new Uint8Array(await this.request(path, options, "arrayBuffer")); }
+  send(method, path, content) { return this.request(path, { method, body: JSON.stringify(content) }, "text"); }
 
   saveLabels(frame, map) {
     return this.request(`labels/${frame}`, map ? { method: "PUT", body: map } : { method: "DELETE" }, "text");
   }
 
-  openSession(take) {
-    return this.send("POST", "session", { id: this.session, take });
-  }
+  openSession(take) { return this.send("POST", "session", { id: this.session, take }); }
 
   async request(path, options, kind) {
     try {

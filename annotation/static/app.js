@@ -18,8 +18,9 @@ const POLL_MS = 2000, POLL_BUSY_MS = 250;
 const WAIT_FOR_LABELS_MS = 100;
 const NOTICE_MS = 10000;
 const MAX_DIAMETER = 0.5;                   // of the smaller side of the frame
-const FIRST_STEP = { box: "Drag a box around an object.", scribble: "Draw a stroke on an object.", brush: "Paint an object.",
-  polygon: "Click points around an object.", eraser: "Nothing to erase yet. Mark an object with another tool." };
+const FIRST_STEP = { box: "Drag a box around an object.", scribble: "Draw a stroke on an object.",
+  polygon: "Click points around an object.", brush: "Paint an object.",
+  eraser: "Nothing to erase yet. Mark an object with another tool." };
 const NEXT_STEP = "Saved. Refine the mask with Scribble or Brush, or press Propagate.";
 
 const $ = (id) => document.getElementById(id);
@@ -35,11 +36,11 @@ class App {
     this.overlay = new Overlay($("overlay"), clip);
     this.objects = new ObjectList($("object-list"), $("add-object"), this.state, clip.palette,
       { onSelect: () => this.tools.redraw(), save: (objects) => this.saveObjects(objects) });
-    const goTo = (frame) => this.goTo(frame);
+    const goTo = (frame) => this.move(frame);
     this.editor = new Editor(this, { goTo, notify, onEdit: () => this.onEdit(), onHistory: () => this.showHistory() });
     this.grabcut = new GrabCut(this, this.editor, { notify, onBusy: () => this.showBusy() });
-    this.jobs = new Jobs(this, { followFrame: goTo, notify, poll: () => this.poll() });
-    this.frames = new FrameLoader(api, clip, this.state, (frame, image) => this.present(frame, image), notify);
+    this.jobs = new Jobs(this, { followFrame: (frame) => this.goTo(frame), notify, poll: () => this.poll() });
+    this.frames = new FrameLoader(api, clip, this.state, (frame) => this.present(frame), notify);
     this.timeline = new Timeline($("timeline"), this.state, clip.palette, (frame) => this.move(frame));
     this.view = new View($("stage"), $("content"), clip, () => this.tools?.redraw());
     this.kit = { editor: this.editor, grabcut: this.grabcut, view: this.view, clip, background: false,
@@ -57,21 +58,24 @@ class App {
     const { name, width, height, fps, model, device } = this.clip;
     document.title = `${name} – annotate`;
     $("clip-name").textContent = name;
-    $("clip-info").textContent = `${width}×${height}, ${fps ? `${Math.round(fps * 100) / 100} fps, ` : ""}${model} on ${device}`;
+    const rate = fps ? `${Math.round(fps * 100) / 100} fps, ` : "";
+    $("clip-info").textContent = `${width}×${height}, ${rate}${model} on ${device}`;
     Object.assign($("frame"), { width, height });
     this.context = $("frame").getContext("2d", { alpha: false });
   }
 
   listen() {
-    const clicks = { undo: () => this.editor.undo(), redo: () => this.editor.redo(), fit: () => this.view.fit(),
-      retry: () => this.saver.run(), help: () => $("help-dialog").showModal(), play: () => this.play(!this.playing),
-      "next-doubtful": () => this.find(this.state.doubtful, 1, "No frame is doubtful."),
-      "next-annotated": () => this.find(this.state.annotated, 1), "previous-annotated": () => this.find(this.state.annotated, -1),
+    const { editor, saver, view } = this;
+    const clicks = { undo: () => editor.step(false), redo: () => editor.step(true), fit: () => view.fit(),
+      retry: () => saver.run(), help: () => $("help-dialog").showModal(), play: () => this.play(!this.playing),
+      "next-doubtful": () => this.find("doubtful", 1), "next-annotated": () => this.find("annotated", 1),
+      "previous-annotated": () => this.find("annotated", -1),
       "next-frame": () => this.move(this.frame + 1), "previous-frame": () => this.move(this.frame - 1),
       "close-polygon": () => this.tools.settle(), "clear-hints": () => this.tools.key("Escape"),
       "show-overlay": () => this.hideOverlay(!$("overlay").hidden) };
     for (const id in clicks) $(id).addEventListener("click", clicks[id]);
-    for (const button of $("tools").children) button.addEventListener("click", () => this.selectTool(button.dataset.tool));
+    for (const button of $("tools").children)
+      button.addEventListener("click", () => this.selectTool(button.dataset.tool));
     for (const button of document.querySelectorAll("dialog .close"))
       button.addEventListener("click", () => button.closest("dialog").close());
     $("size").addEventListener("input", () => this.setDiameter(this.largest * ($("size").value / 100) ** 2));
@@ -80,18 +84,23 @@ class App {
     $("kind-option").addEventListener("change", () => (this.kit.background = $("kind-background").checked));
     addEventListener("keydown", (event) => this.keyDown(event));
     addEventListener("keyup", (event) => this.keyUp(event));
+    addEventListener("change", ({ target }) => target.matches(":focus-visible") || target.blur());
     addEventListener("blur", () => this.holdSpace(false));
     addEventListener("beforeunload", (event) => {
-      if (!this.saver.saved || this.grabcut.isRunning()) event.preventDefault();
+      if (!saver.saved || this.grabcut.isRunning()) event.preventDefault();
     });
   }
 
   keyDown(event) {
-    const { target } = event;
-    if (document.querySelector("dialog[open]") || target.matches("input:not([type=checkbox]), select")) return;
-    if (target.matches("button:focus-visible") && [" ", "Enter"].includes(event.key)) return;
-    if (event.key === " ") this.holdSpace(true);
-    if (event.key === " " || this.tools.key(event.key) || shortcut(event, this)) event.preventDefault();
+    const { target, key } = event;
+    if (document.querySelector("dialog[open]")) return;
+    if (target.matches("input[type=number], input:not([type]), select")) {
+      if (key === "Enter" || key === "Escape") target.blur();
+      return;
+    }
+    if (target.matches("input:focus-visible, button:focus-visible") && /^(Arrow|Home|End|Enter| )/.test(key)) return;
+    if (key === " ") this.holdSpace(true);
+    if (key === " " || this.tools.key(key) || shortcut(event, this)) event.preventDefault();
   }
 
   keyUp(event) {
@@ -127,42 +136,41 @@ class App {
     this.objects.showFigures(next);
   }
 
-  find(marks, step, nothing) {
-    const frame = this.state.find(marks, this.frame, step);
+  /** Go to the next frame that is annotated or doubtful. */
+  find(mark, step) {
+    const frame = this.state.find(this.state[mark], this.frame, step);
     if (frame !== null) this.move(frame);
-    else if (nothing) notify(nothing);
+    else notify(`No frame is ${mark}.`);
   }
 
   /** Draw a frame, with its labels if they come in soon. */
-  async present(frame, { bitmap, exact }) {
-    if (frame === this.editor.frame) {
-      this.drawFrame(frame, bitmap, exact);
-      return;
-    }
+  async present(frame) {
     this.presented = frame;
-    const labels = this.labels.get(frame);
-    labels.then((map) => frame === this.editor.frame && this.showLabels(map), (error) => this.labelsFailed(error));
-    if (!this.labels.peek(frame)) await Promise.race([labels.catch(() => {}), pause(WAIT_FOR_LABELS_MS)]);
+    if (!this.labels.peek(frame)) await Promise.race([this.loadLabels(), pause(WAIT_FOR_LABELS_MS)]);
     const image = this.frames.cache.get(frame);
     if (this.presented !== frame || !image) return;
-    this.drawFrame(frame, image.bitmap, image.exact);
+    this.context.drawImage(image.bitmap, 0, 0, this.clip.width, this.clip.height);
+    Object.assign($("stage").dataset, { frame, exact: image.exact });
+    if (frame === this.editor.frame) return;
     this.editor.frame = frame;
     this.showLabels(this.labels.peek(frame) ?? null);
   }
 
-  drawFrame(frame, bitmap, exact) {
-    this.context.drawImage(bitmap, 0, 0, this.clip.width, this.clip.height);
-    Object.assign($("stage").dataset, { frame, exact });
+  /** Load the labels of the frame presented last. There is one request at a time, since scrubbing would queue them. */
+  loadLabels() {
+    this.loading ??= this.loadPresented().catch(ignoreGone).finally(() => (this.loading = null));
+    return this.loading;
+  }
+
+  async loadPresented() {
+    while (!this.labels.peek(this.presented)) await this.labels.get(this.presented);
+    if (this.presented === this.editor.frame) this.showLabels(this.labels.peek(this.presented));
   }
 
   showLabels(map) {
     this.overlay.show(map);
     $("stage").dataset.labels = map !== null;
     this.tools.redraw();
-  }
-
-  labelsFailed(error) {
-    if (!(error instanceof ServerGone || error instanceof SessionTaken)) notify(error.message);
   }
 
   play(playing) {
@@ -211,19 +219,13 @@ class App {
     $("clear-hints").hidden = !this.tools?.usesHints || !this.editor.hints;
   }
 
-  get largest() {
-    return Math.min(this.clip.width, this.clip.height) * MAX_DIAMETER;
-  }
+  get largest() { return Math.min(this.clip.width, this.clip.height) * MAX_DIAMETER; }
 
   setDiameter(diameter) {
     this.kit.diameter = Math.max(1, Math.min(this.largest, diameter));
     $("size").value = 100 * Math.sqrt(this.kit.diameter / this.largest);
     $("size-value").textContent = `${Math.round(this.kit.diameter)} px`;
     this.tools.redraw();
-  }
-
-  resizeBrush(factor) {
-    this.setDiameter(this.kit.diameter * factor);
   }
 
   hideOverlay(hidden) {
@@ -242,14 +244,10 @@ class App {
 
   saveObjects(objects) {
     this.timeline.redraw();
-    this.saver.add("objects", async () => {
-      try {
-        await this.api.send("PUT", "objects", objects);
-      } catch (error) {
-        if (error instanceof ServerGone || error instanceof SessionTaken) throw error;
-        notify(error.message);
-      }
-    });
+    this.saver.add("objects", () => this.api.send("PUT", "objects", objects).catch((error) => {
+      if (isGone(error)) throw error;
+      notify(error.message);
+    }));
   }
 
   showHistory() {
@@ -315,7 +313,8 @@ class App {
     const { frame } = this, { generation } = this.saver, known = this.labels.peek(frame);
     if (!known) return;
     const map = await this.labels.load(frame).catch(() => null);
-    if (!map || frame !== this.frame || generation !== this.saver.generation || !this.saver.saved || this.editor.edit) return;
+    const { saver, editor } = this, edited = editor.edit || !saver.saved || generation !== saver.generation;
+    if (!map || frame !== this.frame || edited) return;
     this.staleLabels = false;
     known.set(map);
     this.overlay.update();
@@ -324,6 +323,7 @@ class App {
   showGone(gone) {
     if (!gone && !$("banner").hidden) {
       this.frames.retry();
+      this.loadLabels();
       this.saver.run();
     }
     $("banner").hidden = !gone;
@@ -338,13 +338,14 @@ function notify(message) {
   close.textContent = "OK";
   close.addEventListener("click", () => notice.remove());
   notice.append(sentence(message), close);
-  $("notices").replaceChildren(notice);
+  document.querySelector(".notice")?.remove();
+  $("notices").append(notice);
   setTimeout(() => notice.remove(), NOTICE_MS);
 }
 
-function pause(milliseconds) {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
-}
+function isGone(error) { return error instanceof ServerGone || error instanceof SessionTaken; }
+function ignoreGone(error) { if (!isGone(error)) notify(error.message); }
+function pause(milliseconds) { return new Promise((resolve) => setTimeout(resolve, milliseconds)); }
 
 /** Another window has the clip. Unsaved edits of this one are saved before it is loaded again. */
 function showTaken(app) {
@@ -369,7 +370,8 @@ async function start() {
     await new App(api, clip).poll();
   } catch (error) {
     if (error instanceof SessionTaken) showTaken(null);
-    else $("gone").hidden = false;
+    else if (error instanceof ServerGone) $("gone").hidden = false;
+    else throw error;
   }
 }
 

@@ -51,18 +51,11 @@ export class ClipState {
     return this.figures.get(label);
   }
 
-  get isAnnotated() {
-    return this.annotated.includes(1);
-  }
-
-  get isPropagated() {
-    return this.state.some((state) => state !== NONE);
-  }
+  get isAnnotated() { return this.annotated.includes(1); }
+  get isPropagated() { return this.state.some((state) => state !== NONE); }
 
   /** Whether the labels of a frame may not be all zero. */
-  hasLabels(frame) {
-    return this.annotated[frame] || this.state[frame] !== NONE;
-  }
+  hasLabels(frame) { return this.annotated[frame] || this.state[frame] !== NONE; }
 
   /** The next frame that is marked in the array, from a frame on in steps of 1 or -1, around the end; else null. */
   find(marks, frame, step) {

@@ -14,13 +14,8 @@ export class Editor {
     this.steps = Promise.resolve();
   }
 
-  get label() {
-    return this.objects.selected;
-  }
-
-  get map() {
-    return this.frame === this.labels.wanted ? this.labels.peek(this.frame) : undefined;
-  }
+  get label() { return this.objects.selected; }
+  get map() { return this.frame === this.labels.wanted ? this.labels.peek(this.frame) : undefined; }
 
   /** Start an edit of the displayed frame; null while its labels are not there yet. */
   begin() {
@@ -61,14 +56,7 @@ export class Editor {
     this.saver.add(`labels/${frame}`, () => this.api.saveLabels(frame, body));
   }
 
-  undo() {
-    this.step(false);
-  }
-
-  redo() {
-    this.step(true);
-  }
-
+  /** Undo the latest edit, or redo the one that was undone last. */
   step(redo) {
     if (this.edit) return;
     const entry = this.history.take(redo);
@@ -93,6 +81,4 @@ export class Editor {
   }
 }
 
-function isEmpty(map) {
-  return map.every((label) => label === 0);
-}
+function isEmpty(map) { return map.every((label) => label === 0); }

@@ -8,8 +8,8 @@ const MAX_REQUESTS = 2;
 
 export class FrameLoader {
   /**
-   * @param onImage called with (frame, {bitmap, exact}) for an image to draw, of the wanted frame or, while the user
-   *   scrubs, of one that was wanted lately.
+   * @param onImage called with a frame whose {bitmap, exact} came into the cache: the wanted one or, while the user
+   *   scrubs, one that was wanted lately.
    */
   constructor(api, clip, state, onImage, onError) {
     Object.assign(this, { api, clip, state, onImage, onError });
@@ -29,15 +29,12 @@ export class FrameLoader {
     this.failed.clear();
     this.order++;
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.rest(), REST_MS);
+    this.timer = setTimeout(() => {
+      this.rested = true;
+      this.pump();
+    }, REST_MS);
     for (const [key, request] of this.requests) if (key !== `exact ${frame}` && request.exact) request.abort.abort();
-    const image = this.cache.get(frame);
-    if (image) this.draw(frame, image, this.order);
-    this.pump();
-  }
-
-  rest() {
-    this.rested = true;
+    if (this.cache.get(frame)) this.draw(frame, this.order);
     this.pump();
   }
 
@@ -92,15 +89,14 @@ export class FrameLoader {
       bitmap.close();
       return;
     }
-    const image = { bitmap, exact };
-    this.cache.set(frame, image);
-    if (frame === this.wanted) this.draw(frame, image, this.order);
-    else if (!this.rested && order > this.latest) this.draw(frame, image, order);
+    this.cache.set(frame, { bitmap, exact });
+    if (frame === this.wanted) this.draw(frame, this.order);
+    else if (!this.rested && order > this.latest) this.draw(frame, order);
   }
 
-  draw(frame, image, order) {
+  draw(frame, order) {
     this.latest = order;
-    this.onImage(frame, image);
+    this.onImage(frame);
   }
 
   fail(frame, error) {
@@ -110,6 +106,4 @@ export class FrameLoader {
   }
 }
 
-function key(frame, exact) {
-  return `${exact ? "exact" : "preview"} ${frame}`;
-}
+function key(frame, exact) { return `${exact ? "exact" : "preview"} ${frame}`; }

@@ -7,9 +7,7 @@ import { drawLine, fillPolygon } from "./raster.js";
 
 const OBJECT = 1, BACKGROUND = 2;
 
-export function addStroke(hints, stroke) {
-  return { ...hints, strokes: [...hints.strokes, stroke] };
-}
+export function addStroke(hints, stroke) { return { ...hints, strokes: [...hints.strokes, stroke] }; }
 
 export function areFor(hints, frame, label) {
   return hints !== null && hints.frame === frame && hints.label === label;

@@ -28,13 +28,8 @@ export class History {
     return entry;
   }
 
-  get canUndo() {
-    return this.position > 0;
-  }
-
-  get canRedo() {
-    return this.position < this.entries.length;
-  }
+  get canUndo() { return this.position > 0; }
+  get canRedo() { return this.position < this.entries.length; }
 }
 
 /** An edit of a label map that has not ended. */
@@ -43,9 +38,7 @@ export class Edit {
     Object.assign(this, { frame, map, before: map.slice() });
   }
 
-  revert() {
-    this.map.set(this.before);
-  }
+  revert() { this.map.set(this.before); }
 
   /** What changed: {rect, before, after} for the history; null if nothing did. */
   change(width) {

@@ -4,25 +4,23 @@ const $ = (id) => document.getElementById(id);
 
 export class Jobs {
   /** @param actions followFrame(frame), notify(message), poll() */
-  constructor({ api, state, saver }, actions) {
+  constructor({ api, clip, state, saver }, actions) {
     Object.assign(this, { api, state, saver, actions, following: false, wantsFollow: true, wasRunning: false });
     $("propagate").addEventListener("click", () => this.propagate());
     $("stop").addEventListener("click", () => this.post("stop", {}));
     $("export-stop").addEventListener("click", () => this.post("stop", {}));
-    $("export-start").addEventListener("click", () => this.export());
-    $("export").addEventListener("click", () => this.openExport());
+    $("export").addEventListener("click", () => $("export-dialog").showModal());
+    $("export-start").addEventListener("click", () => this.post("export", { kinds: this.exportKinds }));
+    $("export-kinds").addEventListener("change", () => this.update());
+    $("folder").textContent = clip.folder;
+    $("command").textContent = clip.command;
     $("copy-command").addEventListener("click", () => navigator.clipboard.writeText($("command").textContent));
     $("direction").addEventListener("change", () => this.update());
     $("follow").addEventListener("change", () => (this.following = this.wantsFollow = $("follow").checked));
   }
 
-  get running() {
-    return this.state.job?.status === "running";
-  }
-
-  get propagating() {
-    return this.running && this.state.job.kind === "propagate";
-  }
+  get running() { return this.state.job?.status === "running"; }
+  get propagating() { return this.running && this.state.job.kind === "propagate"; }
 
   propagate() {
     const until = $("until-option").hidden || $("until").value === "" ? null : Number($("until").value);
@@ -30,26 +28,11 @@ export class Jobs {
     this.post("propagate", { direction: $("direction").value, until });
   }
 
-  toggle() {
-    if (this.propagating) this.post("stop", {});
-    else if (!$("propagate").disabled) this.propagate();
-  }
-
-  export() {
-    const kinds = [...$("export-kinds").querySelectorAll(":checked")].map((input) => input.value);
-    if (kinds.length) this.post("export", { kinds });
-    else $("export-text").textContent = "Choose what to export.";
-  }
-
-  async openExport() {
-    $("export-dialog").showModal();
-    const clip = await this.api.json("clip");
-    $("folder").textContent = clip.folder;
-    $("command").textContent = clip.command;
-  }
+  get exportKinds() { return [...$("export-kinds").querySelectorAll(":checked")].map((input) => input.value); }
 
   async post(path, content) {
     try {
+      if (this.saver.error) throw new Error("The last edit is not saved; press Retry first.");
       await this.saver.idle();
       await this.api.send("POST", path, content);
       this.actions.poll();
@@ -59,9 +42,7 @@ export class Jobs {
   }
 
   /** The user looks at or paints another frame than the latest one. */
-  stopFollowing() {
-    if (this.propagating) $("follow").checked = this.following = false;
-  }
+  stopFollowing() { if (this.propagating) $("follow").checked = this.following = false; }
 
   update() {
     const { job } = this.state, { running, propagating } = this;
@@ -78,13 +59,13 @@ export class Jobs {
       $("progress-text").textContent = sentence(job.message) || progressText(job);
     }
     if ((propagating || this.wasRunning) && this.following && job.frame !== null) this.actions.followFrame(job.frame);
-    if (this.wasRunning && !running && job.kind === "propagate" && job.message) this.actions.notify(job.message);
+    if (this.wasRunning && !running && job.message && !$("export-dialog").open) this.actions.notify(job.message);
     this.wasRunning = running;
   }
 
   updateExport() {
     const { job } = this.state, exporting = this.running && job.kind === "export";
-    $("export-start").disabled = this.running;
+    $("export-start").disabled = this.running || !this.exportKinds.length;
     $("export-stop").hidden = $("export-bar").hidden = !exporting;
     if (exporting) show($("export-bar"), job);
     const text = job?.kind !== "export" ? "" : job.status === "stopped" ? "Stopped." : job.message || progressText(job);
@@ -109,6 +90,4 @@ function duration(seconds) {
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
-export function sentence(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
-}
+export function sentence(text) { return text.charAt(0).toUpperCase() + text.slice(1); }

@@ -1,7 +1,7 @@
 /** Keyboard shortcuts, as listed in the help dialog. Most press a button. */
 
-const BUTTONS = { b: "tool-brush", e: "tool-eraser", p: "tool-polygon", r: "tool-box", a: "add-object", n: "next-doubtful",
-  k: "play", f: "fit", 0: "fit", ",": "previous-annotated", ".": "next-annotated", "?": "help" };
+const BUTTONS = { b: "tool-brush", e: "tool-eraser", p: "tool-polygon", r: "tool-box", a: "add-object",
+  n: "next-doubtful", k: "play", f: "fit", 0: "fit", ",": "previous-annotated", ".": "next-annotated", "?": "help" };
 const CONTROL_BUTTONS = { z: "undo", y: "redo", arrowleft: "previous-annotated", arrowright: "next-annotated" };
 
 /** Handle a key; returns whether it was used. */
@@ -13,9 +13,7 @@ export function shortcut(event, app) {
   return Boolean(action);
 }
 
-function press(id) {
-  return id && (() => document.getElementById(id).click());
-}
+function press(id) { return id && (() => document.getElementById(id).click()); }
 
 function withControl(key, shift) {
   if (key === "enter") return () => document.querySelector("#stop:not([hidden]), #propagate").click();
@@ -25,7 +23,8 @@ function withControl(key, shift) {
 function plain(key, { shiftKey, repeat }, app) {
   const step = shiftKey ? 10 : 1;
   if (/^[1-9]$/.test(key)) return () => app.objects.selectPlace(Number(key) - 1);
-  return { "[": () => app.resizeBrush(1 / 1.25), "]": () => app.resizeBrush(1.25), s: () => app.scribbleKey(),
+  const resize = (factor) => app.setDiameter(app.kit.diameter * factor);
+  return { "[": () => resize(0.8), "]": () => resize(1.25), s: () => app.scribbleKey(),
     "+": () => app.view.zoom(1.25), "=": () => app.view.zoom(1.25), "-": () => app.view.zoom(0.8),
     arrowleft: () => app.move(app.frame - step), arrowright: () => app.move(app.frame + step),
     home: () => app.move(0), end: () => app.move(app.state.frames - 1), h: () => repeat || app.hideOverlay(true) }[key];

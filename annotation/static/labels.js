@@ -11,9 +11,7 @@ export class LabelMaps {
     this.cache = new Cache(limit, { keep: (frame) => frame === this.wanted || this.isUnsaved(frame) });
   }
 
-  isUnsaved(frame) {
-    return this.saver.has(`labels/${frame}`);
-  }
+  isUnsaved(frame) { return this.saver.has(`labels/${frame}`); }
 
   /** The labels of a frame if no request is needed for them. */
   peek(frame) {
@@ -36,9 +34,7 @@ export class LabelMaps {
     }
   }
 
-  load(frame) {
-    return this.api.bytes(`labels/${frame}`);
-  }
+  load(frame) { return this.api.bytes(`labels/${frame}`); }
 
   /** Forget the labels of a frame that changed on the server. */
   drop(frame) {

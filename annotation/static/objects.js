@@ -9,13 +9,8 @@ export class ObjectList {
     addButton.addEventListener("click", () => this.add());
   }
 
-  nameOf(label) {
-    return this.state.objects.find((object) => object.label === label)?.name ?? `object ${label}`;
-  }
-
-  ensureSelected() {
-    this.ensure([this.selected]);
-  }
+  nameOf(label) { return this.state.objects.find((object) => object.label === label)?.name ?? `object ${label}`; }
+  ensureSelected() { this.ensure([this.selected]); }
 
   /** Add the labels that are not in the list. */
   ensure(labels) {
@@ -53,9 +48,7 @@ export class ObjectList {
       ? { label, name: name.trim() || `object ${label}` } : object)));
   }
 
-  remove(label) {
-    this.change(this.state.objects.filter((object) => object.label !== label));
-  }
+  remove(label) { this.change(this.state.objects.filter((object) => object.label !== label)); }
 
   change(objects) {
     this.state.objects = objects;
@@ -89,8 +82,8 @@ export class ObjectList {
       const figures = this.state.figures.get(Number(row.dataset.label)), shown = row.querySelector(".figures");
       const area = figures?.area[frame] ?? 0;
       shown.textContent = area ? percent(figures.confidence[frame]) : "";
-      shown.title = area ? `${area.toLocaleString("en")} pixels; mean confidence ${percent(figures.confidence[frame])}, ` +
-        `at the boundary ${percent(figures.boundary[frame])}` : "";
+      shown.title = area ? `${area.toLocaleString("en")} pixels; mean confidence ${shown.textContent}, at the ` +
+        `boundary ${percent(figures.boundary[frame])}` : "";
     }
   }
 
@@ -111,16 +104,11 @@ export class ObjectList {
     select.addEventListener("click", () => this.select(label));
     input.addEventListener("focus", () => this.select(label));
     input.addEventListener("change", () => this.rename(label, input.value));
-    input.addEventListener("keydown", (event) => ["Enter", "Escape"].includes(event.key) && input.blur());
     remove.addEventListener("click", () => this.remove(label));
     return row;
   }
 }
 
-function element(name, properties) {
-  return Object.assign(document.createElement(name), properties);
-}
+function element(name, properties) { return Object.assign(document.createElement(name), properties); }
 
-function percent(part) {
-  return `${Math.round(part * 100)} %`;
-}
+function percent(part) { return `${Math.round(part * 100)} %`; }

@@ -58,6 +58,4 @@ export class Overlay {
 }
 
 /** A colour as ImageData stores it on a little-endian machine. */
-function packed([red, green, blue], alpha) {
-  return (red | (green << 8) | (blue << 16) | (alpha << 24)) >>> 0;
-}
+function packed([red, green, blue], alpha) { return (red | (green << 8) | (blue << 16) | (alpha << 24)) >>> 0; }

@@ -10,13 +10,8 @@ export class Saver {
     this.waiting = [];
   }
 
-  get saved() {
-    return this.queue.length === 0;
-  }
-
-  has(key) {
-    return this.queue.some((change) => change.key === key);
-  }
+  get saved() { return this.queue.length === 0; }
+  has(key) { return this.queue.some((change) => change.key === key); }
 
   /** Send a change. It replaces the last one in the queue if that has the same key. */
   add(key, send) {
@@ -49,7 +44,5 @@ export class Saver {
   }
 
   /** A promise that everything is saved. */
-  idle() {
-    return this.saved ? Promise.resolve() : new Promise((resolve) => this.waiting.push(resolve));
-  }
+  idle() { return this.saved ? Promise.resolve() : new Promise((resolve) => this.waiting.push(resolve)); }
 }

@@ -1,5 +1,5 @@
 /** Timeline: annotated and propagated frames, and the area and confidence of each object, a pixel column at a time. */
-import { CURRENT, NONE } from "./clipstate.js";
+import { CURRENT, STALE } from "./clipstate.js";
 
 const TRACK_HEIGHT = 22, ROW_HEIGHT = 18, MARGIN = 6;
 const LOW = 0.6, HIGH = 0.95;               // confidences with the colours at the ends of the scale
@@ -30,13 +30,8 @@ export class Timeline {
     this.placeCursor();
   }
 
-  get gutter() {
-    return this.root.clientWidth < 700 ? 24 : 112;
-  }
-
-  get span() {
-    return Math.max(1, this.root.clientWidth - this.gutter - MARGIN);
-  }
+  get gutter() { return this.root.clientWidth < 700 ? 24 : 112; }
+  get span() { return Math.max(1, this.root.clientWidth - this.gutter - MARGIN); }
 
   frameAt(clientX) {
     const x = clientX - this.root.getBoundingClientRect().left - this.gutter;
@@ -78,10 +73,9 @@ export class Timeline {
     return context;
   }
 
-  /** Fill (column, columns) at a height. */
-  bar(context, column, columns, y, height, colour) {
+  bar(context, column, y, height, colour) {
     context.fillStyle = colour;
-    context.fillRect(this.gutter + column / devicePixelRatio, y, columns / devicePixelRatio, height);
+    context.fillRect(this.gutter + column / devicePixelRatio, y, 1 / devicePixelRatio, height);
   }
 
   drawTrack(context) {
@@ -89,10 +83,9 @@ export class Timeline {
     if (this.gutter > 60) this.text(context, "Frames", 8, TRACK_HEIGHT / 2, colours.muted);
     const colourOf = ([start, end]) => {
       const states = state.state.subarray(start, end);
-      return states.every((one) => one === NONE) ? colours.none : states.every((one) => one === CURRENT)
-        ? colours.current : states.some((one) => one !== CURRENT && one !== NONE) ? colours.stale : colours.current;
+      return states.includes(STALE) ? colours.stale : states.includes(CURRENT) ? colours.current : colours.none;
     };
-    this.runs(colourOf).forEach(([column, count, colour]) => this.bar(context, column, count, 8, 8, colour));
+    this.columns.forEach((range, column) => this.bar(context, column, 8, 8, colourOf(range)));
     this.marks(state.doubtful).forEach((x) => this.drawMark(context, x, 21, 17, colours.doubtful));
     this.marks(state.annotated).forEach((x) => {
       this.drawMark(context, x, 1, 8, colours.mark);
@@ -100,21 +93,10 @@ export class Timeline {
     });
   }
 
-  /** Neighbouring columns of one colour: [column, count, colour]. */
-  runs(colourOf) {
-    const runs = [];
-    this.columns.forEach((range, column) => {
-      const colour = colourOf(range), last = runs.at(-1);
-      if (last && last[2] === colour) last[1]++;
-      else runs.push([column, 1, colour]);
-    });
-    return runs;
-  }
-
   /** The places of marked frames; several in one place are one mark. */
   marks(marks) {
-    const places = new Set();
-    marks.forEach((mark, frame) => mark && places.add(Math.round(this.gutter + ((frame + 0.5) / marks.length) * this.span)));
+    const places = new Set(), { gutter, span } = this;
+    marks.forEach((mark, frame) => mark && places.add(Math.round(gutter + ((frame + 0.5) / marks.length) * span)));
     return [...places];
   }
 
@@ -152,18 +134,15 @@ export class Timeline {
         confidence = Math.min(confidence, figures.confidence[frame]);
       }
       const height = area && Math.max(2, (area / largest) * (ROW_HEIGHT - 3));
-      if (height) this.bar(context, column, 1, y + ROW_HEIGHT - 1 - height, height, confidenceColour(confidence));
+      if (height) this.bar(context, column, y + ROW_HEIGHT - 1 - height, height, confidenceColour(confidence));
     });
   }
 
+  /** Write into the gutter. */
   text(context, text, x, y, colour) {
-    context.save();
-    context.beginPath();
-    context.rect(0, y - 10, this.gutter - 6, 20);
-    context.clip();
     context.fillStyle = colour;
     context.fillText(text, x, y);
-    context.restore();
+    context.clearRect(this.gutter - 6, y - 10, this.root.clientWidth, 20);
   }
 }
 
@@ -175,7 +154,7 @@ function columnRanges(frames, columns) {
   });
 }
 
-export function confidenceColour(confidence) {
+function confidenceColour(confidence) {
   const place = 2 * Math.max(0, Math.min(1, (confidence - LOW) / (HIGH - LOW))), index = Math.min(1, Math.floor(place));
   const [a, b] = [COLOURS[index], COLOURS[index + 1]], part = Math.round((place - index) * 8) / 8;
   return `rgb(${a.map((value, i) => Math.round(value + (b[i] - value) * part))})`;

@@ -8,22 +8,13 @@ const MIN_BOX = 4;
 
 class Tool {
   /** @param kit {editor, grabcut, view, clip, diameter, background} */
-  constructor(kit) {
-    this.kit = kit;
-    this.active = false;
-  }
-
-  down() {}
-  move() {}
-  up() {}
-  cancel() {}
-  key() {}
+  constructor(kit) { Object.assign(this, { kit, active: false }); }
+  key() { return false; }
   draw() {}
+  cancel() { this.active = false; }
 
   /** End what is being drawn, so that the frame can be left without losing it. */
-  settle() {
-    if (this.active) this.up();
-  }
+  settle() { if (this.active) this.up(); }
 
   /** The hints of this object and frame, with a stroke that is painted by hand. */
   hintsWith(stroke) {
@@ -42,29 +33,27 @@ class Brush extends Tool {
     this.edit = this.kit.editor.begin();
     this.active = this.edit !== null;
     this.points = [point];
-    this.move([point]);
+    if (this.active) this.move([point]);
   }
 
   move(points) {
-    if (!this.active) return;
-    const { width, height } = this.kit.clip, { label, overlay } = this.kit.editor;
+    const { clip: { width, height }, editor: { label, overlay }, diameter } = this.kit, { map } = this.edit;
     const [value, only] = this.erase ? [0, label] : [label, null];
     for (const point of points) {
-      overlay.update(drawLine(this.edit.map, width, height, this.points.at(-1), point, this.kit.diameter / 2, value, only));
+      overlay.update(drawLine(map, width, height, this.points.at(-1), point, diameter / 2, value, only));
       this.points.push(point);
     }
   }
 
   up() {
-    if (!this.active) return;
     this.active = false;
     const stroke = { object: !this.erase, points: this.points, radius: this.kit.diameter / 2 };
     this.kit.editor.commit(this.edit, this.hintsWith(stroke));
   }
 
   cancel() {
-    if (this.active) this.kit.editor.cancel();
     this.active = false;
+    this.kit.editor.cancel();
   }
 }
 
@@ -77,7 +66,8 @@ class Polygon extends Tool {
 
   down(point, event) {
     if (!this.kit.editor.map) return;
-    const near = (other) => other && this.distance(point, other) < CLOSE_PIXELS[event.pointerType];
+    const { scale } = this.kit.view, reach = CLOSE_PIXELS[event.pointerType];
+    const near = (other) => other && Math.hypot(point.x - other.x, point.y - other.y) * scale < reach;
     const again = event.timeStamp - this.downTime < DOUBLE_CLICK_MS && near(this.points.at(-1));
     this.closing = this.points.length > 2 && (again || near(this.points[0]));
     this.downTime = event.timeStamp;
@@ -86,9 +76,7 @@ class Polygon extends Tool {
     this.kit.onProgress();
   }
 
-  move(points) {
-    if (this.active && !this.closing) this.points.splice(-1, 1, points.at(-1));
-  }
+  move(points) { if (!this.closing) this.points.splice(-1, 1, points.at(-1)); }
 
   up() {
     this.active = false;
@@ -96,7 +84,7 @@ class Polygon extends Tool {
   }
 
   cancel() {
-    if (this.active && !this.closing) this.points.pop();
+    if (!this.closing) this.points.pop();
     this.active = this.closing = false;
     this.kit.onProgress();
   }
@@ -107,7 +95,6 @@ class Polygon extends Tool {
     else if (key === "Escape") this.clear();
     else if (key === "Backspace") this.points.pop();
     else return false;
-    this.kit.onProgress();
     return true;
   }
 
@@ -126,13 +113,7 @@ class Polygon extends Tool {
     this.kit.onProgress();
   }
 
-  settle() {
-    if (this.points.length) this.close();
-  }
-
-  distance(a, b) {
-    return Math.hypot(a.x - b.x, a.y - b.y) * this.kit.view.scale;
-  }
+  settle() { if (this.points.length) this.close(); }
 
   draw(context, hover) {
     if (!this.points.length) return;
@@ -156,9 +137,7 @@ class Box extends Tool {
     this.start = this.end = point;
   }
 
-  move(points) {
-    this.end = points.at(-1);
-  }
+  move(points) { this.end = points.at(-1); }
 
   up() {
     this.active = false;
@@ -167,16 +146,6 @@ class Box extends Tool {
     if (box.x1 - box.x0 < MIN_BOX || box.y1 - box.y0 < MIN_BOX) return;
     editor.objects.ensureSelected();
     grabcut.segment({ frame: editor.frame, label: editor.label, box, strokes: [] });
-  }
-
-  cancel() {
-    this.active = false;
-  }
-
-  key(key) {
-    if (key !== "Escape" || !this.active) return false;
-    this.cancel();
-    return true;
   }
 
   draw(context) {
@@ -193,12 +162,9 @@ class Scribble extends Tool {
     this.points = [point];
   }
 
-  move(points) {
-    if (this.active) this.points.push(...points);
-  }
+  move(points) { this.points.push(...points); }
 
   up() {
-    if (!this.active) return;
     this.active = false;
     const { editor, grabcut } = this.kit, { points, object } = this;
     editor.objects.ensureSelected();
@@ -208,13 +174,7 @@ class Scribble extends Tool {
     grabcut.segment(object && next.box ? { ...next, box: this.extended(next.box, points) } : next);
   }
 
-  cancel() {
-    this.active = false;
-  }
-
-  get radius() {
-    return Math.max(1.5, Math.min(this.kit.clip.width, this.kit.clip.height) / 160);
-  }
+  get radius() { return Math.max(1.5, Math.min(this.kit.clip.width, this.kit.clip.height) / 160); }
 
   /** A box around the pixels that the object has already, with a margin; null if it has none. */
   boxOfObject() {
@@ -225,13 +185,8 @@ class Scribble extends Tool {
     return clipped({ x0: found.x0 - dx, y0: found.y0 - dy, x1: found.x1 + dx, y1: found.y1 + dy }, width, height);
   }
 
-  extended(box, points) {
-    return clipped(union(box, bounds(points)), this.kit.clip.width, this.kit.clip.height);
-  }
-
-  draw(context) {
-    if (this.active) stroke(context, this.kit.view, this);
-  }
+  extended(box, points) { return clipped(union(box, bounds(points)), this.kit.clip.width, this.kit.clip.height); }
+  draw(context) { if (this.active) stroke(context, this.kit.view, this); }
 }
 
 /** The tool in use, and the layer over the frame on which it shows what is being drawn. */
@@ -250,14 +205,10 @@ export class Toolbox {
     this.redraw();
   }
 
-  get usesHints() {
-    return this.name === "box" || this.name === "scribble";
-  }
+  get usesHints() { return this.name === "box" || this.name === "scribble"; }
 
   /** Whether a pointer is drawing now. */
-  get active() {
-    return this.tool.active;
-  }
+  get active() { return this.tool.active; }
 
   down(point, event) {
     const { editor, grabcut } = this.kit;
@@ -281,7 +232,7 @@ export class Toolbox {
   }
 
   cancel() {
-    this.tool.cancel();
+    if (this.active) this.tool.cancel();
     this.redraw();
   }
 
@@ -297,12 +248,10 @@ export class Toolbox {
 
   /** Whether the tool used a key. */
   key(key) {
-    let used = this.tool.key(key);
-    if (!used && key === "Escape" && this.usesHints && this.kit.editor.hints) {
-      this.kit.editor.hints = null;
-      this.kit.onProgress();
-      used = true;
-    }
+    const used = this.tool.key(key) || key === "Escape";
+    if (key === "Escape" && this.active) this.tool.cancel();
+    else if (key === "Escape" && this.usesHints) this.kit.editor.hints = null;
+    if (used) this.kit.onProgress();
     this.redraw();
     return used;
   }
@@ -328,9 +277,8 @@ export class Toolbox {
 
   drawHints({ box: corners, strokes }) {
     const { context, kit: { view } } = this;
-    if (corners) {
-      box(context, view.toStage({ x: corners.x0, y: corners.y0 }), view.toStage({ x: corners.x1, y: corners.y1 }), [6, 4]);
-    }
+    const corner = (x, y) => view.toStage({ x, y });
+    if (corners) box(context, corner(corners.x0, corners.y0), corner(corners.x1, corners.y1), [6, 4]);
     strokes.filter((hint) => hint.radius !== undefined).forEach((hint) => stroke(context, view, hint));
   }
 
@@ -368,8 +316,7 @@ function box(context, a, b, dash) {
 
 function stroke(context, view, { points, radius, object }) {
   const width = Math.max(2, 2 * radius * view.scale);
-  const [first] = points;
-  path(context, [...points, points.length === 1 ? first : points.at(-1)].map((point) => view.toStage(point)));
+  path(context, [...points, points.at(-1)].map((point) => view.toStage(point)));
   context.lineCap = context.lineJoin = "round";
   for (const [extra, colour] of [[2, "rgb(0 0 0 / 0.6)"], [0, object ? "#4ade80" : "#ff6b6b"]]) {
     context.lineWidth = width + extra;

@@ -11,8 +11,8 @@ export class View {
   }
 
   get fitScale() {
-    const { clientWidth, clientHeight } = this.stage, margin = 8;
-    return Math.max(0.01, Math.min((clientWidth - margin) / this.clip.width, (clientHeight - margin) / this.clip.height));
+    const { clientWidth, clientHeight } = this.stage, { width, height } = this.clip, margin = 8;
+    return Math.max(0.01, Math.min((clientWidth - margin) / width, (clientHeight - margin) / height));
   }
 
   fit() {
@@ -55,13 +55,8 @@ export class View {
     return { x: event.clientX - left, y: event.clientY - top };
   }
 
-  toImage({ x, y }) {
-    return { x: (x - this.x) / this.scale, y: (y - this.y) / this.scale };
-  }
-
-  toStage({ x, y }) {
-    return { x: x * this.scale + this.x, y: y * this.scale + this.y };
-  }
+  toImage({ x, y }) { return { x: (x - this.x) / this.scale, y: (y - this.y) / this.scale }; }
+  toStage({ x, y }) { return { x: x * this.scale + this.x, y: y * this.scale + this.y }; }
 }
 
 /** Calls `tool` with {down, move, up, cancel, hover}; points are in pixels of the frame. */
@@ -128,9 +123,7 @@ export class Gestures {
     this.view.zoom(Math.exp(-pixels * (event.ctrlKey ? 0.01 : 0.0015)), this.view.position(event));
   }
 
-  point(event) {
-    return this.view.toImage(this.view.position(event));
-  }
+  point(event) { return this.view.toImage(this.view.position(event)); }
 
   /** The middle of two fingers and their distance. */
   pinch() {
