@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GROUP_SIZE = 8          # of `grouped_topk`
+ROWS_IN_GROUP = 32      # of `grouped_argmax`
 LONG_ROW = 32           # times k: rows from this length on are grouped
 
 
@@ -90,7 +91,7 @@ class _Kernel:
 
     def weight_(self, scores: Tensor) -> Tensor:
         """Add the Gaussian's exponent to affinities (..., Q, M) of all query locations, in place."""
-        centres = self.centre[scores.detach().max(-2).indices]              # argmax is slower on a CPU
+        centres = self.centre[grouped_argmax(scores.detach())]
         if scores.dim() == 2:
             return scores.addmm_(self.query, centres.T)
         return scores.baddbmm_(self.query.expand(len(scores), -1, -1), centres.mT)
@@ -149,6 +150,22 @@ def _gather_values(weights: Tensor, indices: Tensor, blocks: Sequence[MemoryBloc
         total = total + F.embedding_bag(rows, value, per_sample_weights=shares.to(value.dtype), mode="sum")
         start += len(value)
     return total
+
+
+def grouped_argmax(scores: Tensor) -> Tensor:
+    """Return the index of the largest element of each column: (..., Q, M) -> (..., M).
+
+    On a CPU, maxima are ten times as fast as their indices, so the index is only looked for in the best group of rows.
+    """
+    length = scores.shape[-2]
+    if scores.device.type != "cpu" or length < 2 * ROWS_IN_GROUP:
+        return scores.max(-2).indices                       # argmax is slower on a CPU
+    groups = length // ROWS_IN_GROUP
+    maxima = torch.cat([scores[..., :groups * ROWS_IN_GROUP, :].unflatten(-2, (groups, ROWS_IN_GROUP)).amax(-2),
+                        scores[..., -ROWS_IN_GROUP:, :].amax(-2, keepdim=True)], -2)
+    first = (maxima.max(-2, keepdim=True).indices * ROWS_IN_GROUP).clamp_(max=length - ROWS_IN_GROUP)
+    rows = first + torch.arange(ROWS_IN_GROUP).unsqueeze(-1)
+    return rows.gather(-2, scores.gather(-2, rows).max(-2, keepdim=True).indices).squeeze(-2)
 
 
 def grouped_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -65,6 +65,12 @@ def test_the_largest_are_those_of_topk(length, k):
     assert torch.equal(values.sort(-1, descending=True).values, scores.topk(k, dim=-1).values)
 
 
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 1620])
+def test_the_largest_of_each_column_is_found(rows):
+    scores = torch.randn(2, rows, 30, generator=torch.Generator().manual_seed(rows))
+    assert torch.equal(memory_reader.grouped_argmax(scores), scores.argmax(-2))
+
+
 def test_a_batch_is_read_as_its_members_are():
     generator = torch.Generator().manual_seed(2)
     query, keys, values = (torch.randn(3, n, c, generator=generator) for n, c in ((35, CK), (70, CK), (70, CV)))
