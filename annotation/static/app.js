@@ -3,6 +3,7 @@ import { Api, ServerGone, SessionTaken, sessionId } from "./api.js";
 import { ClipState } from "./clipstate.js";
 import { Editor } from "./editor.js";
 import { FrameLoader } from "./frames.js";
+import { Gestures } from "./gestures.js";
 import { GrabCut } from "./hints.js";
 import { Jobs, sentence } from "./jobs.js";
 import { shortcut } from "./keys.js";
@@ -12,7 +13,7 @@ import { Overlay } from "./overlay.js";
 import { Saver } from "./saver.js";
 import { Timeline } from "./timeline.js";
 import { Toolbox } from "./tools.js";
-import { Gestures, View } from "./view.js";
+import { View } from "./view.js";
 
 const POLL_MS = 2000, POLL_BUSY_MS = 250;
 const WAIT_FOR_LABELS_MS = 100;
@@ -21,7 +22,7 @@ const MAX_DIAMETER = 0.5;                   // of the smaller side of the frame
 const FIRST_STEP = { box: "Drag a box around an object.", scribble: "Draw a stroke on an object.",
   polygon: "Click points around an object.", brush: "Paint an object.",
   eraser: "Nothing to erase yet. Mark an object with another tool." };
-const NEXT_STEP = "Saved. Refine the mask with Scribble or Brush, or press Propagate.";
+const NEXT_STEP = "Refine the mask with Scribble or Brush, or press Propagate.";
 
 const $ = (id) => document.getElementById(id);
 
