@@ -44,7 +44,7 @@ class App {
     this.frames = new FrameLoader(api, clip, this.state, (frame) => this.present(frame), notify);
     this.timeline = new Timeline($("timeline"), this.state, clip.palette, (frame) => this.move(frame));
     this.view = new View($("stage"), $("content"), clip, () => this.tools?.redraw());
-    this.kit = { editor: this.editor, grabcut: this.grabcut, view: this.view, clip, background: false,
+    this.kit = { editor: this.editor, grabcut: this.grabcut, view: this.view, clip, background: false, notify,
       onDraw: () => this.stopMoving(), onProgress: () => this.showOptions() };
     this.tools = new Toolbox(this.kit, $("layer"));
     this.gestures = new Gestures(this.view, this.tools);

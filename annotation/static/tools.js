@@ -7,7 +7,7 @@ const DOUBLE_CLICK_MS = 350;
 const MIN_BOX = 4;
 
 class Tool {
-  /** @param kit {editor, grabcut, view, clip, diameter, background} */
+  /** @param kit {editor, grabcut, view, clip, diameter, background, onDraw, onProgress, notify} */
   constructor(kit) { Object.assign(this, { kit, active: false }); }
   key() { return false; }
   draw() {}
@@ -31,9 +31,9 @@ class Brush extends Tool {
 
   down(point) {
     this.edit = this.kit.editor.begin();
-    this.active = this.edit !== null;
+    this.active = true;
     this.points = [point];
-    if (this.active) this.move([point]);
+    this.move([point]);
   }
 
   move(points) {
@@ -65,7 +65,6 @@ class Polygon extends Tool {
   }
 
   down(point, event) {
-    if (!this.kit.editor.map) return;
     const { scale } = this.kit.view, reach = CLOSE_PIXELS[event.pointerType];
     const near = (other) => other && Math.hypot(point.x - other.x, point.y - other.y) * scale < reach;
     const again = event.timeStamp - this.downTime < DOUBLE_CLICK_MS && near(this.points.at(-1));
@@ -133,7 +132,7 @@ class Polygon extends Tool {
 
 class Box extends Tool {
   down(point) {
-    this.active = Boolean(this.kit.editor.map);
+    this.active = true;
     this.start = this.end = point;
   }
 
@@ -157,7 +156,7 @@ class Box extends Tool {
 
 class Scribble extends Tool {
   down(point, event) {
-    this.active = Boolean(this.kit.editor.map);
+    this.active = true;
     this.object = event.button !== 2 && !this.kit.background;
     this.points = [point];
   }
@@ -214,6 +213,10 @@ export class Toolbox {
     const { editor, grabcut } = this.kit;
     if (event.button === 2 && this.name !== "scribble") return;
     if (!this.usesHints && grabcut.isRunning(editor.frame)) return;
+    if (!editor.map) {
+      this.kit.notify("The masks of this frame are not loaded yet.");
+      return;
+    }
     this.kit.onDraw();
     this.hoverPoint = this.kit.view.toStage(point);
     this.tool.down(point, event);
