@@ -1,10 +1,11 @@
 # make demo    propagate masks through two short clips and write overlays of the result
 # make check   linter and fast tests, under 90 s on two cores
 # make test    linter and all tests
-# Each sets up .venv first.
+# Each sets up .venv first; only check and test install requirements-dev.txt.
 
 PYTHON ?= python3
 RUN = .venv/bin/python
+INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check
 # One process per core, each with one thread, is faster than one process with all.
 TESTS = OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4
 
@@ -13,17 +14,21 @@ TESTS = OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4
 demo: .venv/.ready
 	$(RUN) -m scripts.demo output/demo
 
-check: .venv/.ready
+check: .venv/.ready-tests
 	$(RUN) -m ruff check .
 	$(TESTS) -m "not slow"
 
-test: .venv/.ready
+test: .venv/.ready-tests
 	$(RUN) -m ruff check .
 	$(TESTS)
 
-.venv/.ready: requirements.txt requirements-dev.txt
+.venv/.ready: requirements.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(INSTALL) -r requirements.txt
+	touch $@
+
+.venv/.ready-tests: .venv/.ready requirements-dev.txt requirements-extras.txt
+	$(INSTALL) -r requirements-dev.txt
 	touch $@
 
 clean:

