@@ -2,6 +2,7 @@
 import csv
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ import propagate as script
 from dataset.clip import open_clip
 from dataset.image_io import read_mask
 from dataset.synthetic import write_clip
+from dataset.video import Video
+from dataset.video_reader import ImageFrames
 from inference import propagation
 from inference.bidirectional import propagate_clip
 from inference.confidence import ObjectConfidence, is_doubtful, merge_confidences, object_confidences
-from inference.confidence_report import draw_confidence
+from inference.confidence_report import draw_confidence, write_confidence
 from inference.propagation import Prediction, PropagationConfig, Timer
 from model.checkpoint import load_network
 from model.defaults import LITE_WEIGHTS
@@ -135,6 +138,15 @@ def test_files_of_a_run_agree_with_its_masks(clip, propagate, tmp_path):
         propagate(out)
     propagate(out, "--overwrite")
     assert not (out / "confidence").exists()
+
+
+def test_annotated_frames_are_never_doubtful(tmp_path):
+    video = Video("x", ImageFrames([Path(f"{name}.jpg") for name in ("a", "b", "c, d", "e")]), {1: Path("b.png")})
+    rows = [figures(3, 80, 0.8), figures(3, 80, 0.8), figures(3, 80, 0.95), figures(3, 0, 0)]
+    write_confidence({index: [row] for index, row in enumerate(rows)}, video, davis_palette(), tmp_path / "new")
+    assert (tmp_path / "new/confidence.csv").read_text() == (
+        "frame,object,area,confidence,boundary_confidence,doubtful\n"
+        "a,3,80,0.8000,0.6000,1\nb,3,80,0.8000,0.6000,0\n\"c, d\",3,80,0.9500,0.6000,0\ne,3,0,0.0000,0.6000,1\n")
 
 
 def test_masks_are_kept_if_only_the_confidence_cannot_be_written(propagate, tmp_path, monkeypatch):
