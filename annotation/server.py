@@ -226,13 +226,11 @@ def propagate_command(args: argparse.Namespace, folder: Path) -> str:
 
 
 def _state(project: Project, jobs: Jobs, since: int) -> dict:
-    """What changed after a version of the project. The names of the frames are final when the clip is scanned."""
-    frames, job = project.frames, jobs.job
-    version, names = project.version, frames.names
-    state = {"version": version, "frames": len(names), "indexed": frames.progress, "error": frames.error,
-             "objects": [{"label": label, "name": name} for label, name in project.names.items()],
-             "job": job and job.as_dict(), "changed": project.records(since)}
-    return state if since else {**state, "names": names}
+    """What changed after a version of the project. The number of frames is final when the clip is scanned."""
+    frames, job, version = project.frames, jobs.job, project.version
+    return {"version": version, "frames": len(frames.names), "indexed": frames.progress, "error": frames.error,
+            "objects": [{"label": label, "name": name} for label, name in project.names.items()],
+            "job": job and job.as_dict(), "changed": project.records(since)}
 
 
 async def _body(request: Request, limit: int) -> bytes:

@@ -172,8 +172,8 @@ def test_flags_page_lists_exactly_the_flags_of_a_script(script):
 def texts_of_the_code():
     """All strings in the code, with \0 for each replacement field."""
     texts = []
-    for path in (*ROOT.glob("*.py"), *(path for name in ("dataset", "inference", "model", "scripts", "util")
-                                       for path in (ROOT / name).glob("*.py"))):
+    folders = ("annotation", "dataset", "inference", "model", "scripts", "util")
+    for path in (*ROOT.glob("*.py"), *(path for name in folders for path in (ROOT / name).glob("*.py"))):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 texts.append("".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values))

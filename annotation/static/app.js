@@ -294,6 +294,7 @@ class App {
 
   applyState(answer) {
     const changed = this.state.apply(answer);
+    if (answer.error && answer.error !== this.clipError) notify((this.clipError = answer.error));
     for (const frame of changed) {
       if (frame === this.frame) this.staleLabels = true;
       else if (!this.labels.isUnsaved(frame)) this.labels.drop(frame);

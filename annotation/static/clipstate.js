@@ -5,14 +5,13 @@ const STATES = { none: NONE, stale: STALE, current: CURRENT };
 
 export class ClipState {
   constructor() {
-    Object.assign(this, { version: 0, frames: 0, names: [], indexed: 0, objects: [], job: null, figures: new Map() });
+    Object.assign(this, { version: 0, frames: 0, indexed: 0, objects: [], job: null, figures: new Map() });
     this.resize(0);
   }
 
   /** Take over an answer of the server; returns the frames that changed. */
   apply(answer) {
     this.version = answer.version;
-    this.names = answer.names ?? this.names;
     this.indexed = answer.indexed;
     this.objects = answer.objects;
     this.job = answer.job;

@@ -2,7 +2,7 @@
 import { CURRENT, STALE } from "./clipstate.js";
 
 const TRACK_HEIGHT = 22, ROW_HEIGHT = 18, MARGIN = 6;
-const LOW = 0.6, HIGH = 0.95;               // confidences with the colours at the ends of the scale
+const LOW = 0.8, HIGH = 0.97;               // confidences with the colours at the ends of the scale
 const COLOURS = [[205, 62, 62], [224, 160, 40], [46, 150, 110]];
 
 export class Timeline {
