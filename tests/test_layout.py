@@ -8,7 +8,7 @@ from commands import ROOT
 FLOORS = {"util": 1, "dataset": 2, "model": 2, "inference_core": 3, "train": 3, "download_model": 3,
           "download_datasets": 3, "download_bl30k": 3, "inference": 4, "propagate": 5, "eval_davis": 5,
           "eval_davis_2016": 5, "eval_youtube": 5, "try_correspondence": 5, "scripts": 5,
-          "annotation": 5, "annotate": 6}
+          "annotation": 5, "annotate": 6, "hubconf": 5}
 MODULES = sorted(path.relative_to(ROOT) for path in
                  (*ROOT.glob("*.py"), *(path for room in FLOORS for path in (ROOT / room).glob("*.py"))))
 

@@ -1,0 +1,44 @@
+"""Segmentation of a video stream: from uint8 frames to label maps."""
+from __future__ import annotations
+
+import numpy as np
+
+from inference.propagation import inference_size, preprocess_frame, resize_mask
+from inference_core import InferenceCore, to_label_map
+from model.defaults import INFERENCE_DEFAULTS
+from model.network import PropagationNetwork
+
+
+class StreamCore(InferenceCore):
+    """An `InferenceCore` with the inference defaults of its network, which also takes uint8 frames.
+
+    Args:
+        network: its device is used.
+        size: pixels of the shorter side at inference; None: the size of the frames.
+        options: those of `InferenceCore`; by default, top_k and kernel_sigma are the network's.
+    """
+
+    def __init__(self, network: PropagationNetwork, size: int | None = 480, **options: int | float | bool | None):
+        _, top_k, kernel_sigma = INFERENCE_DEFAULTS[network.variant]
+        super().__init__(network, **{"top_k": top_k, "kernel_sigma": kernel_sigma, **options})
+        self.size = size
+
+    def segment_frame(self, frame: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """Segment the next frame.
+
+        Args:
+            frame: (H, W, 3) uint8, RGB.
+            mask: (H, W) integers, the input mask of an annotated frame: 0 for the background, 1 to 255 for objects.
+
+        Returns:
+            (H, W) uint8, the label of each pixel; 0 everywhere before the first mask.
+
+        Raises:
+            ValueError: as `step`.
+        """
+        height, width = frame.shape[:2]
+        size = inference_size(height, width, self.size)
+        labels = None if mask is None else np.setdiff1d(mask, 0).tolist()
+        mask = None if mask is None else resize_mask(mask, size)
+        probabilities = self.step(preprocess_frame(frame, self.device, size), mask, labels)
+        return to_label_map(probabilities, self.labels, (height, width)).cpu().numpy()
