@@ -3,7 +3,7 @@
 #
 #   scripts/make_gallery.sh [DIR]       # DIR: intermediate files, default output/gallery
 #
-# Five minutes on two CPU cores. The bunny clip is downloaded with pip, unless it exists as DIR/demo/bunny.mp4.
+# Eight minutes on two CPU cores. Chromium and requirements-dev.txt are needed. The bunny clip is downloaded with pip, unless it exists as DIR/demo/bunny.mp4.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 CODE=$PWD
@@ -25,6 +25,59 @@ rm -rf "$WORK/correspondence"
 "$PYTHON" -m scripts.make_dataset "$WORK/made" --kinds davis yv --photos --cutouts --videos 8 --frames 8
 (cd "$WORK" && rm -rf log saves && "$PYTHON" "$CODE/train.py" --network lite --load_network "$CODE/$WEIGHTS" --id gallery \
     --stage 2 -b 1 -i 1 --seed 4 --num_workers 1 --davis_root made/DAVIS --yv_root made/YouTube)
+
+# docs/annotate.jpg: the page of annotate.py in Chromium, before and after propagation.
+rm -rf "$WORK/annotation"
+"$PYTHON" - "$WORK" <<'PYTHON'
+import re
+import shutil
+import subprocess
+import sys
+
+from playwright.sync_api import sync_playwright
+
+work = sys.argv[1]
+server = subprocess.Popen([sys.executable, "annotate.py", "--video", f"{work}/demo/bunny.mp4", "--model", "lite",
+                           "--output", f"{work}/annotation", "--no_browser"], stdout=subprocess.PIPE, text=True)
+address = next(re.search(r"http://\S+", line).group() for line in server.stdout if "page:" in line)
+with sync_playwright() as playwright:
+    page = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"]).new_page(
+        viewport={"width": 1280, "height": 800})
+    page.goto(address)
+
+    def drag(*points):
+        """Draw through points of the frame, 1280x720, and wait until the mask is saved."""
+        box = page.locator("#frame").bounding_box()
+        for index, (x, y) in enumerate(points):
+            page.mouse.move(box["x"] + x * box["width"] / 1280, box["y"] + y * box["height"] / 720, steps=8)
+            if index == 0:
+                page.mouse.down()
+        page.mouse.up()
+        page.wait_for_timeout(100)
+        page.wait_for_selector("#busy", state="hidden")
+        page.wait_for_selector('#status[data-saved="true"]')
+
+    def show(index, file):
+        page.fill("#frame-number", str(index))
+        page.keyboard.press("Enter")
+        page.wait_for_selector(f'#stage[data-frame="{index}"][data-exact="true"]')
+        page.wait_for_timeout(1500)
+        page.screenshot(path=file)
+
+    show(60, f"{work}/page.png")
+    drag((165, 45), (625, 630))
+    page.click("#tool-scribble")
+    page.click("#kind-option >> text=Background")
+    for stroke in (((172, 330), (215, 520)), ((240, 320), (300, 560)), ((190, 560), (260, 600)),
+                   ((330, 610), (400, 610)), ((290, 290), (310, 500))):
+        drag(*stroke)
+    show(60, f"{work}/page_before.png")
+    page.click("#propagate")
+    page.wait_for_selector("#stop", state="visible")
+    page.wait_for_selector("#propagate", state="visible", timeout=900_000)
+    show(100, f"{work}/page_after.png")
+server.terminate()
+PYTHON
 
 "$PYTHON" - "$WORK" <<'PYTHON'
 import io
@@ -64,4 +117,10 @@ save([pair], "correspondence.jpg", pair.width)
 
 events = EventAccumulator(str(next((work / "log").iterdir())), size_guidance={"images": 0}).Reload()
 save([Image.open(io.BytesIO(events.Images("train/pairs")[0].encoded_image_string))], "training.jpg", 1200)
+
+pages = [Image.open(work / f"page_{name}.png").convert("RGB") for name in ("before", "after")]
+pair = Image.new("RGB", (2 * 1280 + 12, 800), "white")
+for index, page in enumerate(pages):
+    pair.paste(page, (index * (1280 + 12), 0))
+save([pair], "annotate.jpg", 1500)
 PYTHON
