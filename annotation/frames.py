@@ -56,12 +56,12 @@ class ClipFrames:
         """The names of the frames; of a video that is being scanned, of those that the file claims to have."""
         if self.scanned.is_set():
             return self.reader.names
-        return [f"{index:05d}" for index in range(max(self.reader.expected, len(self.reader.names)))]
+        return [f"{index:05d}" for index in range(max(1, self.reader.expected, len(self.reader.names)))]
 
     @property
     def progress(self) -> float:
         """The share of the frames that was scanned."""
-        return 1.0 if self.scanned.is_set() else len(self.reader.names) / max(1, len(self.names))
+        return 1.0 if self.scanned.is_set() else min(0.99, len(self.reader.names) / len(self.names))
 
     def is_exact(self, index: int) -> bool:
         """Whether the exact frame can be read."""

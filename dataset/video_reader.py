@@ -69,7 +69,8 @@ class VideoFrames:
             raise InputError(f"{path}: not a video that OpenCV can read")
         fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else ImageFrames.fps
-        self.expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))      # an estimate in some formats
+        expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))       # an estimate in some formats
+        self.expected = expected if 0 < expected < 2 ** 24 else 0
         self.names: list[str] = []
         self._checksums: list[int] = []
         if scan:
