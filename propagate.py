@@ -9,7 +9,7 @@ known value corrects that object from this frame on.
 
 Output: DIR/<frame>.png, palette PNGs at the clip's resolution with your label values; with --overlay also
 DIR/overlay/overlay.mp4 and DIR/overlay/contact_sheet.png; with --confidence also DIR/confidence/confidence.csv and
-DIR/confidence/confidence.png.
+DIR/confidence/confidence.png. With --ground_truth, J and F are printed; with --report also DIR/report/report.html.
 """
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ def parse() -> argparse.Namespace:
                         help="also write a video and a contact sheet that show the masks over the clip")
     parser.add_argument("--confidence", action="store_true",
                         help="also write the area and confidence of each object on each frame, as CSV and as a plot")
+    parser.add_argument("--ground_truth", type=Path, metavar="DIR",
+                        help="folder of ground-truth masks named after their frames, to score the result with")
+    parser.add_argument("--report", action="store_true",
+                        help="with --ground_truth: also write J and F over time, best and worst frames and settings as "
+                             "a page")
     parser.add_argument("--overwrite", action="store_true",
                         help="replace the masks of an earlier run; refused if the folder contains anything else")
     add_arguments(parser, size=480)
@@ -47,25 +52,33 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    from dataset.clip import open_clip
+    from dataset.clip import open_clip, with_ground_truth
     from dataset.video_reader import opencv_path
     from inference.bidirectional import propagate_clip
+    from inference.evaluation import run_settings
     from inference.overlay import write_overlay
     from inference.passes import frame_ranges
     from inference.propagation import PropagationConfig, Timer, load_for_propagation
-    from inference.results import check_output_is_not_input, check_replaceable
-    from util.device import allow_tf32, pick_device
+    from inference.results import REPORT_FILE, check_output_is_not_input, check_replaceable
+    from inference.scoring import score_video, table
+    from util.device import allow_tf32, peak_memory, pick_device
     from util.files import atomic_folder, prepare_folder
     from util.palette import davis_palette, palette_of
     from util.progress import progress_bar
     if args.confidence:
         from inference.confidence_report import write_confidence  # raises an error if matplotlib is missing
+    if args.report:
+        if not args.ground_truth:
+            raise InputError("--report shows the scores; it needs --ground_truth")
+        from inference.report import settings_rows, speed_and_memory, write_report  # raises an error likewise
 
     device = pick_device(args.device)
     allow_tf32(args.tf32)
     network = load_for_propagation(args.model, device)
     print(f"network: {network.variant} ({args.model})")
     video = open_clip(args.video, args.images, args.masks)
+    if args.ground_truth:
+        video = with_ground_truth(video, args.ground_truth)
     output = (args.output or Path("output") / video.name).absolute()
     check_output_is_not_input(output, video)
     replaceable = check_replaceable(output, video.frames.names, args.overwrite)
@@ -74,7 +87,8 @@ def main() -> None:
     prepare_folder(output if output.is_dir() else output.parent)
 
     palette = palette_of(next(iter(video.masks.values()))) or davis_palette()
-    timer, errors = Timer(), {}
+    config = PropagationConfig.from_args(args, network)
+    timer, errors, scores = Timer(), {}, []
     forward, backward = frame_ranges(video, args.direction)
     total, written = len(video.frames.names), len({*forward, *backward})
     if written < total:
@@ -82,13 +96,22 @@ def main() -> None:
         warn(f"{total - written} frames {place} mask get none; use --direction both to include them")
     with atomic_folder(output, replaceable) as folder:
         with progress_bar(len(forward) + len(backward), "frames") as bar:
-            confidences = propagate_clip(network, video, PropagationConfig.from_args(args, network), args.direction,
-                                         folder, palette, timer, bar.increment, args.confidence)
+            confidences = propagate_clip(network, video, config, args.direction, folder, palette, timer, bar.increment,
+                                         args.confidence)
+        memory = peak_memory(device)
         extras = {}
         if args.overlay:
             extras["overlay"] = partial(write_overlay, video, folder, palette)
         if args.confidence:
             extras["confidence"] = partial(write_confidence, confidences, video, palette)
+        if args.ground_truth:
+            extras["score table"] = lambda _: scores.extend(score_video(video, folder, args.direction))
+        if args.report:
+            extras["report"] = lambda place: write_report(
+                place / REPORT_FILE, f"propagate: {output.name}", [(video, folder)], scores,
+                speed_and_memory(timer, [memory], device),
+                settings_rows(network, args.model, run_settings(args, config, device)) | {"direction": args.direction},
+                notes=errors.values())
         for name, write in extras.items():
             try:
                 write(folder / name)
@@ -102,6 +125,10 @@ def main() -> None:
         print(f"overlay: {output}/overlay/overlay.mp4\ncontact sheet: {output}/overlay/contact_sheet.png")
     if args.confidence and "confidence" not in errors:
         print(f"confidence: {output}/confidence/confidence.csv\nplot: {output}/confidence/confidence.png")
+    if args.ground_truth and "score table" not in errors:
+        print(table(scores) if scores else "No scores: no object has ground truth on a frame after its first mask.")
+    if args.report and "report" not in errors:
+        print(f"report: {output}/report/{REPORT_FILE}")
     if errors:
         raise InputError("; ".join(errors.values()))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataset.image_io import read_image
-from dataset.video import Video, image_files
+from dataset.video import Video, ground_truth_folder, image_files
 from dataset.video_reader import ImageFrames, VideoFrames
 from util.cli import InputError, warn
 
@@ -32,6 +32,16 @@ def open_clip(video: Path | None, images: Path | None, masks: Path) -> Video:
         for _ in frames.read(range(len(frames.names)), workers=4):
             pass
     return replace(clip, masks={index: path for index, path in clip.masks.items() if index not in empty})
+
+
+def with_ground_truth(clip: Video, folder: Path) -> Video:
+    """The clip with a folder of ground-truth masks, named as the masks of its frames are written."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+    if ground_truth_folder(clip.frames, folder) is None:
+        raise InputError(f"{folder}: scores need ground-truth masks of more than two frames, with names such as "
+                         f"{clip.frames.names[0]}.png")
+    return replace(clip, ground_truth=folder)
 
 
 def image_frames(folder: Path) -> ImageFrames:

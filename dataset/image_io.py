@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 from warnings import simplefilter
 
 import numpy as np
@@ -133,7 +134,7 @@ def fit_mask(path: Path, mask: np.ndarray, height: int, width: int) -> np.ndarra
     return mask[y[:, None], x]
 
 
-def write_mask(path: Path, mask: np.ndarray, palette: bytes | None) -> None:
+def write_mask(path: Path | BinaryIO, mask: np.ndarray, palette: bytes | None) -> None:
     """Write (H, W) uint8 labels as a palette PNG, or without a palette as a grey one."""
     image = Image.fromarray(mask)
     if palette is not None:

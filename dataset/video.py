@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.image_io import IMAGE_SUFFIXES, fit_mask, read_mask
-from dataset.video_reader import Frames, ImageFrames
+from dataset.video_reader import Frames
 from util.cli import InputError, warn
 
 
@@ -20,6 +20,7 @@ class Video:
     masks: dict[int, Path] = field(default_factory=dict)        # input masks by the index of their frame
     ground_truth: Path | None = None        # folder of masks named after the frames; None if there are too few to score
     binary: bool = False                    # every non-zero value is the one object, written as 255 (DAVIS 2016)
+    requested: frozenset[str] | None = None     # names of the frames to submit; None: all that get a mask
     renumber: bool = False                  # objects are written as 1..K, ordered as in the first mask (DAVIS 2017)
 
     def input_mask(self, index: int, height: int, width: int) -> np.ndarray | None:
@@ -44,6 +45,19 @@ class Video:
             others = f" (nor in the {len(empty) - 1} other masks)" if len(empty) > 1 else ""
             raise InputError(f"{self.masks[empty[0]]}: no object in this mask, all pixels are 0{others}")
         return empty
+
+    def output_names(self) -> list[str]:
+        """The names of the frames that get a mask: those from the first object on."""
+        first = min((index for index, path in self.masks.items() if self.labels(path).any()), default=0)
+        return self.frames.names[first:]
+
+    def requested_names(self) -> list[str]:
+        """The names of the frames whose masks a server of the benchmark scores, ascending."""
+        return self.output_names() if self.requested is None else sorted(self.requested)
+
+    def input_values(self, mask: np.ndarray) -> np.ndarray:
+        """Output labels (H, W) as the values that the objects have in the input masks, uint8."""
+        return np.append(0, self._objects).astype(np.uint8)[mask] if self.renumber else mask
 
     def labels(self, path: Path) -> np.ndarray:
         """The output labels (H, W) of an input or ground-truth mask file."""
@@ -73,6 +87,6 @@ def image_files(folder: Path, suffixes: set[str] = IMAGE_SUFFIXES) -> list[Path]
     return files
 
 
-def ground_truth_folder(frames: ImageFrames, folder: Path) -> Path | None:
+def ground_truth_folder(frames: Frames, folder: Path) -> Path | None:
     """The folder, if it contains masks for more than two frames; scoring leaves out the first and the last."""
     return folder if sum((folder / f"{name}.png").is_file() for name in frames.names) > 2 else None

@@ -84,4 +84,16 @@ def benchmark_parser(description: str, size: int | None = None) -> argparse.Argu
     parser.add_argument("--overwrite", action="store_true", help="redo finished videos")
     parser.add_argument("--no_score", action="store_true",
                         help="do not compute J and F (default: computed where there is ground truth)")
+    parser.add_argument("--report", action="store_true",
+                        help="also write DIR/report.html: scores, J and F over time, best and worst frames, settings")
+    parser.add_argument("--baseline", type=Path, metavar="FILE",
+                        help="scores.csv of an earlier run to compare the scores with")
+    parser.set_defaults(zip=None, zip_folder="")
     return parser
+
+
+def add_zip_argument(parser: argparse.ArgumentParser, folder: str = "") -> None:
+    """Add ``--zip``. ``folder``: in which the archive has the folders of the videos."""
+    parser.add_argument("--zip", type=Path, metavar="FILE",
+                        help="also write the masks to a zip file for the server of the benchmark, after a check")
+    parser.set_defaults(zip_folder=folder)

@@ -10,16 +10,14 @@ import numpy as np
 from dataset.video import Video
 from inference.confidence import MIN_CONFIDENCE, ObjectConfidence, is_doubtful
 from inference.results import CONFIDENCE_FILES
-from util.cli import InputError
+from util.cli import matplotlib_for
 
-try:
+with matplotlib_for("--confidence"):
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import EngFormatter, MaxNLocator
-except ImportError as error:
-    raise InputError("--confidence needs matplotlib; install it with pip install -r requirements-extras.txt") from error
 
 WIDTH, ROW_HEIGHT, SINGLE_ROW_HEIGHT, MARGINS = 12, 1.2, 2.6, 1        # inches
 POINTS_ACROSS = 380             # width of the axes in 1/72 inch

@@ -18,17 +18,20 @@ from dataset.image_io import write_mask
 from dataset.video import Video
 from inference.propagation import PropagationConfig, Timer, load_for_propagation, propagate
 from inference.results import check_output_is_not_input, check_replaceable
-from inference.scoring import score, table, write_csv
+from inference.scoring import ObjectScore, read_csv, score, table, write_csv
+from inference.submission import check_zip_path, write_submission
 from model.defaults import PUBLISHED_WEIGHTS, default_weights, published_weights
 from model.network import PropagationNetwork
 from util.cli import InputError, warn
-from util.device import ProcessGroup, allow_tf32, pick_device
+from util.device import ProcessGroup, allow_tf32, peak_memory, pick_device
 from util.files import LockedError, atomic_folder, prepare_folder, write_atomic
 from util.parallel import map_in_threads
 from util.progress import progress_bar
 
 LITE_STANDS_IN = (f"{PUBLISHED_WEIGHTS} does not exist, so these are results of the lite network; get the published "
                   f"weights with `python download_model.py`, or choose --model lite")
+
+NO_SCORES = "No scores: no video has usable ground truth for more than two frames."
 
 
 def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: argparse.Namespace) -> int:
@@ -42,6 +45,17 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
         args: of `inference.arguments.benchmark_parser`.
     """
     group = ProcessGroup.join()
+    if args.no_score and (args.report or args.baseline):
+        raise InputError("--report and --baseline need the scores; leave out --no_score")
+    if args.report:
+        from inference.report import (  # raises an error if matplotlib is missing
+            settings_rows,
+            speed_and_memory,
+            write_report,
+        )
+    baseline = read_csv(args.baseline) if args.baseline else None
+    if args.zip:
+        check_zip_path(args.zip)
     videos, palette = read_videos()
     lite_stands_in = args.model is None and published_weights() is None
     args.model = args.model or default_weights()
@@ -49,7 +63,7 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
     allow_tf32(args.tf32)
     network = load_for_propagation(args.model, device)
     config = PropagationConfig.from_args(args, network)
-    settings = _settings(args, config, device)
+    settings = run_settings(args, config, device)
     prepare_folder(args.output)
     for video in videos:
         check_output_is_not_input(args.output / video.name, video)
@@ -64,10 +78,10 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
             warn(LITE_STANDS_IN)
     timer = Timer()
     failed = _propagate_videos(to_do, network, config, palette, settings, args, timer, group.rank == 0)
-    results = group.gather((timer.seconds, timer.frames, len(mine) - len(to_do), failed))
+    results = group.gather((timer.seconds, timer.frames, len(mine) - len(to_do), failed, peak_memory(device)))
     if group.rank > 0:
         return 0
-    seconds, frames, skipped, failures = zip(*results, strict=True)
+    seconds, frames, skipped, failures, memory = zip(*results, strict=True)
     if any(skipped):
         print(f"{sum(skipped)} of {len(videos)} videos were finished already and skipped (--overwrite redoes them)")
     print(f"Total processing time: {max(seconds)}")
@@ -80,16 +94,44 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
     if not args.no_score:
         scores = score([video for video in videos if video.name not in failed], args.output, args.num_workers)
         scored = len({row.video for row in scores})
-        print(table(scores) if scores else "No scores: no video has usable ground truth for more than two frames.")
+        print(table(scores, baseline) if scores else NO_SCORES)
         if 0 < scored < len(videos):
             print(f"({scored} of {len(videos)} videos have scores)")
         if scores:
             write_csv(scores, args.output / "scores.csv", network.variant, settings["model"])
+        if args.report:
+            report = args.output / "report.html"
+            write_report(report, f"{Path(sys.argv[0]).stem}: {args.output.resolve().name}",
+                         [(video, args.output / video.name) for video in videos], scores,
+                         speed_and_memory(Timer(sum(seconds), sum(frames)), memory, device, group.world_size),
+                         settings_rows(network, args.model, settings) | {"baseline": args.baseline}, baseline,
+                         [*_notes(videos, scores, failed, sum(skipped)), *[LITE_STANDS_IN] * lite_stands_in])
+            print(f"report: {report}")
         if lite_stands_in:
             print(f"warning: {LITE_STANDS_IN}")
     if failed:
         print(f"error: {len(failed)} of {len(videos)} videos failed: {', '.join(failed)}", file=sys.stderr)
-    return 2 if failed else 0
+    problems = write_submission(args.zip, videos, args.output, args.zip_folder) if args.zip else []
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
+        print(f"error: {args.zip}: not written, since not all masks can be submitted", file=sys.stderr)
+    elif args.zip:
+        print(f"zip: {args.zip}")
+    return 2 if failed or problems else 0
+
+
+def _notes(videos: list[Video], scores: list[ObjectScore], failed: list[str], skipped: int) -> list[str]:
+    """Lines for a report: the videos that failed, those without scores, and how many earlier runs had finished."""
+    scored = {row.video for row in scores}
+    groups = {"failed": failed,
+              "without scores": [video.name for video in videos if video.name not in {*scored, *failed}]}
+    notes = [f"{kind}: {', '.join(names)} ({len(names)} of {len(videos)} videos)"
+             for kind, names in groups.items() if names]
+    if skipped:
+        notes.append(f"{skipped} of {len(videos)} videos were finished by earlier runs: they count in the scores, but "
+                     f"not in the speed and memory")
+    return notes
 
 
 def _propagate_videos(videos: list[Video], network: PropagationNetwork, config: PropagationConfig,
@@ -132,8 +174,7 @@ def _is_finished(video: Video, output: Path, settings: dict) -> bool:
     folder = output / video.name
     if not folder.is_dir():
         return False
-    first = min((index for index, path in video.masks.items() if video.labels(path).any()), default=0)
-    if not all((folder / f"{name}.png").is_file() for name in video.frames.names[first:]):
+    if not all((folder / f"{name}.png").is_file() for name in video.output_names()):
         return False
     path = _settings_file(output, video)
     before = json.loads(path.read_text()) if path.exists() else settings
@@ -148,7 +189,7 @@ def _settings_file(output: Path, video: Video) -> Path:
     return output / ".settings" / f"{video.name}.json"
 
 
-def _settings(args: argparse.Namespace, config: PropagationConfig, device: torch.device) -> dict:
+def run_settings(args: argparse.Namespace, config: PropagationConfig, device: torch.device) -> dict:
     """The settings that the masks depend on, with the CRC-32 of the weights file."""
     with open(args.model, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         settings = {"model": f"{zlib.crc32(content):08x}", **vars(config), "tf32": args.tf32 and device.type == "cuda"}

@@ -53,6 +53,15 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+@contextmanager
+def matplotlib_for(flag: str) -> Iterator[None]:
+    """Raise InputError if the block, which imports matplotlib for a flag, fails: requirements.txt does not have it."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"{flag} needs matplotlib; install it with pip install -r requirements-extras.txt") from error
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, PyTorch, a library or the system reports a lack of memory."""
     phrases = ("allocate memory", "can't start new thread", "failed to map segment")

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
+from contextlib import suppress
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -29,6 +31,18 @@ def pick_device(name: str | None = None) -> torch.device:
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return device
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The peak memory of this process in bytes: of its RAM, except on Windows, and of PyTorch's tensors on a GPU."""
+    peaks = {}
+    with suppress(ImportError):
+        import resource
+        unit = 1 if sys.platform == "darwin" else 1024
+        peaks["RAM"] = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    if device.type == "cuda":
+        peaks["GPU"] = float(torch.cuda.max_memory_allocated(device))
+    return peaks
 
 
 def allow_tf32(allowed: bool) -> None:
