@@ -195,7 +195,7 @@ def _image(video: Video, folder: Path, scores: Sequence[ObjectScore], frame: Fra
     overlay.resize(size, Image.Resampling.BICUBIC, crop_box(classes)).save(jpeg, "JPEG", quality=82)
     return (f'<figure><img alt="{kind} frame {escape(name)} of {escape(video.name)}" loading="lazy" '
             f'src="data:image/jpeg;base64,{b64encode(jpeg.getvalue()).decode()}">'
-            f"<figcaption>{kind}: {escape(name)}, J {frame.j:.1f}, F {frame.f:.1f}</figcaption></figure>")
+            f"<figcaption>{kind}: {escape(name)}, J&nbsp;{frame.j:.1f}, F&nbsp;{frame.f:.1f}</figcaption></figure>")
 
 
 def error_classes(prediction: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
