@@ -20,7 +20,15 @@ from dataset.image_io import read_mask
 from dataset.video import Video
 from inference.overlay import draw_overlay
 from inference.propagation import Timer
-from inference.scoring import FrameScore, ObjectScore, difference, format_difference, mean_scores, not_compared
+from inference.scoring import (
+    FrameScore,
+    ObjectScore,
+    difference,
+    format_difference,
+    keep_labels,
+    mean_scores,
+    not_compared,
+)
 from model.network import PropagationNetwork
 from util.cli import matplotlib_for
 from util.files import write_atomic
@@ -187,7 +195,7 @@ def _image(video: Video, folder: Path, scores: Sequence[ObjectScore], frame: Fra
     name = video.frames.names[frame.index]
     labels = [row.label for row in scores if any(frame.index == other.index for other in row.frames)]
     ground_truth, prediction = video.labels(video.ground_truth / f"{name}.png"), read_mask(folder / f"{name}.png")
-    classes = error_classes(prediction, np.where(np.isin(ground_truth, labels), ground_truth, 0))
+    classes = error_classes(keep_labels(prediction, labels), keep_labels(ground_truth, labels))
     pixels = next(iter(video.frames.read([frame.index], workers=0)))
     palette = b"".join(map(bytes, [(0, 0, 0), *(colour for colour, _ in CLASSES)])).ljust(768, b"\0")
     overlay, jpeg = Image.fromarray(draw_overlay(pixels, classes, palette)), io.BytesIO()

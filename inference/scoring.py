@@ -61,9 +61,9 @@ def score_video(video: Video, folder: Path, direction: str = "forward") -> list[
         if ground_truth.shape != prediction.shape:
             (height, width), (rows, columns) = ground_truth.shape, prediction.shape
             raise InputError(f"{path}: {width}x{height} pixels, but the predicted mask has {columns}x{rows}")
-        # By itself, the package scores an object from the first of these frames on that shows it, if any does.
+        # By itself, the package scores an object from the first frame on that shows it or has it predicted.
         evaluator.objects_in_gt.update(labels)
-        evaluator.feed_frame(prediction, np.where(np.isin(ground_truth, labels), ground_truth, 0))
+        evaluator.feed_frame(keep_labels(prediction, labels), keep_labels(ground_truth, labels))
         scored.append(index)
     j, f = evaluator.conclude()
     if j and len(annotated) < len(names):
@@ -76,6 +76,11 @@ def score_video(video: Video, folder: Path, direction: str = "forward") -> list[
         frames[label] = tuple(sorted(FrameScore(index, 100 * float(frame_j), 100 * float(frame_f))
                                      for index, (frame_j, frame_f) in zip(indices, values, strict=True)))
     return [ObjectScore(video.name, label, float(j[label]), float(f[label]), frames[label]) for label in sorted(j)]
+
+
+def keep_labels(mask: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """The mask (H, W) with other labels than these as background."""
+    return np.where(np.isin(mask, labels), mask, 0)
 
 
 def score(videos: list[Video], output: Path, workers: int) -> list[ObjectScore]:

@@ -41,7 +41,7 @@ def check_masks(video: Video, folder: Path) -> list[str]:
         if image.size != (width, height):
             problems.setdefault(f"not of the frames' size {width}x{height}", []).append(name)
         elif image.mode != "P":
-            problems.setdefault("not palette PNGs", []).append(name)
+            problems.setdefault("without a palette", []).append(name)
         elif unknown:
             problems.setdefault("with objects that are in no input mask", []).append(f"{name} (object {unknown[0]})")
     return [f"{folder}: {pluralize(len(names), 'mask')} {kind}: {', '.join(names[:NAMED])}"

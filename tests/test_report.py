@@ -91,6 +91,44 @@ def test_frames_that_a_direction_reaches(tmp_path, direction, indices):
     assert row.j == pytest.approx(90)
 
 
+def write_maps(folder, maps):
+    folder.mkdir()
+    for index, (first, second) in enumerate(maps):
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        mask[10:30, 10:30], mask[35:60, 50:90] = first, second
+        write_mask(folder / f"{index:05d}.png", mask, davis_palette())
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_each_object_has_its_own_frames(tmp_path, direction):
+    """It is predicted on the frame of its input mask, but does not count there."""
+    step = -1 if direction == "backward" else 1
+    write_maps(tmp_path / "ground_truth", [(1, 2)] * 6)
+    write_maps(tmp_path / "inputs", [(1, 0), (0, 2)])
+    write_maps(tmp_path / "output", [(1, 2), (1, 2), (1, 2), (0, 2), (0, 2), (0, 0)][::-step])
+    frames = ImageFrames(sorted((tmp_path / "ground_truth").iterdir()))
+    inputs = {range(6)[::-step][index]: tmp_path / f"inputs/0000{place}.png" for place, index in enumerate((2, 4))}
+    first, second = score_video(Video("v", frames, inputs, tmp_path / "ground_truth"), tmp_path / "output", direction)
+    expected = ([1], [1, 2, 3]) if direction == "backward" else ([4], [2, 3, 4])
+    assert ([frame.index for frame in first.frames], [frame.index for frame in second.frames]) == expected
+    assert first[2:4] == second[2:4] == (100, 100)
+
+
+def test_objects_without_an_input_mask_are_background_in_images(tmp_path):
+    write_maps(tmp_path / "ground_truth", [(1, 2)] * 4)
+    write_maps(tmp_path / "output", [(1, 0)] * 4)
+    write_maps(tmp_path / "inputs", [(1, 0)])
+    write_maps(tmp_path / "images", [(0, 0)] * 4)
+    video = Video("v", ImageFrames(sorted((tmp_path / "images").iterdir())), {0: tmp_path / "inputs/00000.png"},
+                  tmp_path / "ground_truth")
+    scores = score_video(video, tmp_path / "output")
+    write_report(tmp_path / "report.html", "", [(video, tmp_path / "output")], scores, {}, {})
+    source = Page((tmp_path / "report.html").read_text()).images()[0]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))).astype(int)
+    assert pixels[..., 1].max() > 200           # green, and nothing blue
+    assert (pixels[..., 2] - pixels[..., 0]).max() < 80
+
+
 def test_report_of_a_run(evaluate16, finished16, tmp_path):
     out = shutil.copytree(finished16, tmp_path / "out")
     shutil.rmtree(out / "cow")
@@ -315,7 +353,7 @@ def test_masks_that_cannot_be_submitted(evaluate, davis17, monkeypatch, tmp_path
         f"error: {out}: 1 mask missing or damaged: 00000",
         f"error: {out}: 1 mask with objects that are in no input mask: 00001 (object 3)",
         f"error: {out}: 1 mask not of the frames' size {WIDTH}x{HEIGHT}: 00002",
-        f"error: {out}: 1 mask not palette PNGs: 00003",
+        f"error: {out}: 1 mask without a palette: 00003",
         f"error: {tmp_path}/pair.zip: not written, since not all masks can be submitted"]
     assert not list(tmp_path.glob("*.zip*"))
 
