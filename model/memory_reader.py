@@ -57,7 +57,7 @@ def readout(query: Tensor, blocks: Sequence[MemoryBlock], top_k: int | None = No
     Returns:
         (Q, C_v) or (N, Q, C_v).
     """
-    kernel = None if kernel_sigma is None else _Kernel(query, kernel_sigma, grid_width)
+    kernel = None if kernel_sigma is None else Kernel(query, kernel_sigma, grid_width)
     if top_k is None or top_k >= sum(block.key.shape[-2] for block in blocks):
         return _softmax_readout(query, blocks, kernel)
     # The global top-k is contained in the union of the top-k of the memory tiles.
@@ -73,7 +73,7 @@ def readout(query: Tensor, blocks: Sequence[MemoryBlock], top_k: int | None = No
     return _gather_values(scores.softmax(-1), indices, blocks)
 
 
-class _Kernel:
+class Kernel:
     """The Gaussian of kernelized reading as a bilinear form of coordinates.
 
     The exponent -|p - c|^2 / (2 sigma^2) of query location p and centre c is p.c / sigma^2 - |c|^2 / (2 sigma^2) up to
@@ -112,7 +112,7 @@ def _tiles(query: Tensor, blocks: Sequence[MemoryBlock], whole_queries: bool) ->
             start += tile[0].shape[-2]
 
 
-def _scores(query: Tensor, key: Tensor, kernel: _Kernel | None) -> Iterator[Tensor]:
+def _scores(query: Tensor, key: Tensor, kernel: Kernel | None) -> Iterator[Tensor]:
     """Yield the affinities of slices of the queries to a memory tile, (..., Q_i, M); with a kernel all, weighted."""
     if kernel is not None:
         yield kernel.weight_(affinity(query, key))
@@ -121,7 +121,7 @@ def _scores(query: Tensor, key: Tensor, kernel: _Kernel | None) -> Iterator[Tens
         yield affinity(part, key)
 
 
-def _softmax_readout(query: Tensor, blocks: Sequence[MemoryBlock], kernel: _Kernel | None) -> Tensor:
+def _softmax_readout(query: Tensor, blocks: Sequence[MemoryBlock], kernel: Kernel | None) -> Tensor:
     """Read from all locations, tile by tile; sums so far are rescaled when a tile has a larger score."""
     peak = query.new_full((*query.shape[:-1], 1), -torch.inf, dtype=torch.float32)
     norm, weighted = 0, 0

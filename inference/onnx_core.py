@@ -1,0 +1,100 @@
+"""Propagation of masks with the ONNX files of scripts/export_onnx.py; needs NumPy and ONNX Runtime only."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+FILES = ("encode_query", "memorize", "readout", "segment")
+MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])        # of ImageNet
+
+
+class OnnxCore:
+    """Propagates the masks of the first frame of a video, as `InferenceCore` does.
+
+    Args:
+        folder: with the four ONNX files.
+        mem_every: every N-th frame becomes a memory frame; the others are in memory for the next frame only.
+        max_memory_frames: keep the first and the most recent memory frames, this many in total, at least 2; None: all.
+        options: of the sessions, such as the number of threads.
+        providers: of ONNX Runtime.
+    """
+
+    def __init__(self, folder: Path | str, mem_every: int = 5, max_memory_frames: int | None = None,
+                 options: onnxruntime.SessionOptions | None = None, providers: Sequence = ("CPUExecutionProvider",)):
+        import onnxruntime
+        self.sessions = {name: onnxruntime.InferenceSession(Path(folder, f"{name}.onnx"), options, list(providers))
+                         for name in FILES}
+        self.size = tuple(self.sessions["encode_query"].get_inputs()[0].shape[2:])      # multiples of 16
+        self.mem_every, self.max_memory_frames = mem_every, max_memory_frames
+        self.memory: list[tuple[np.ndarray, np.ndarray]] = []       # keys and values of frames, see `_memorize`
+        self.index = 0
+
+    def step(self, frame: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """Segment the next frame.
+
+        Args:
+            frame: (H, W, 3) uint8, RGB, of the size that was exported.
+            mask: (H, W) integers, for the first frame: 0 for the background, 1 to 255 for objects.
+
+        Returns:
+            (H, W) uint8, the label of each pixel.
+
+        Raises:
+            ValueError: the frame has another size.
+        """
+        height, width = frame.shape[:2]
+        down, across = self.size[0] - height, self.size[1] - width
+        if not (0 <= down < 16 and 0 <= across < 16):
+            raise ValueError(f"frame of {width}x{height} pixels: the files are for {self.size[1]}x{self.size[0]}")
+        borders = (down // 2, down - down // 2), (across // 2, across - across // 2)
+        image = np.pad((frame / np.float32(255) - MEAN) / STD, (*borders, (0, 0))).transpose(2, 0, 1)[None]
+        if mask is None:
+            self._memorize(**self.latest)
+            query = self._run("encode_query", image=image)
+            masks = self._run("segment", readouts=self._read(query["key"]), **query)["masks"][0]
+        else:
+            self.labels = np.setdiff1d(mask, 0)
+            query = self._run("encode_query", image=image)
+            masks = np.pad(mask == self.labels[:, None, None], ((0, 0), *borders)).astype(np.float32)
+        probabilities = aggregate(masks)
+        self.latest = {"image": image, "masks": probabilities[None, 1:], **query}
+        labels = np.array([0, *self.labels], np.uint8)[probabilities.argmax(0)]
+        return labels[borders[0][0]:, borders[1][0]:][:height, :width]
+
+    def _memorize(self, **latest: np.ndarray) -> None:
+        """Store the latest frame as (key, value): (G, locations, channels), for G groups of objects that share keys."""
+        if self.index and self.index % self.mem_every != 1 % self.mem_every:       # the frame before was temporary
+            self.memory.pop()
+        encoded = self._run("memorize", **latest)
+        key = encoded.get("key", latest["key"])             # objects of lite share the key of the query
+        self.memory.append(tuple(np.ascontiguousarray(rows.reshape(len(key), -1, rows[0, 0].size).swapaxes(1, 2))
+                                 for rows in (key, encoded["value"])))
+        if self.index % self.mem_every == 0 and len(self.memory) > (self.max_memory_frames or len(self.memory)):
+            del self.memory[1]
+        self.index += 1
+
+    def _read(self, query: np.ndarray) -> np.ndarray:
+        """Return the readouts (1, K, C_v, h, w) of all objects."""
+        keys, values = (np.concatenate(rows, 1) for rows in zip(*self.memory, strict=True))
+        readouts = [self._run("readout", key=query, memory_key=key, memory_value=value)["readout"]
+                    for key, value in zip(keys, values, strict=True)]
+        return np.stack(readouts).reshape(1, len(self.labels), -1, *query.shape[2:])
+
+    def _run(self, name: str, **tensors: np.ndarray) -> dict[str, np.ndarray]:
+        """Run a file on those of the tensors that it has as inputs, and return its outputs by name."""
+        session = self.sessions[name]
+        outputs = session.run(None, {node.name: tensors[node.name] for node in session.get_inputs()})
+        return dict(zip((node.name for node in session.get_outputs()), outputs, strict=True))
+
+
+def aggregate(masks: np.ndarray) -> np.ndarray:
+    """Soft aggregation: independent probabilities (K, H, W) -> (K+1, H, W) that sum to 1, background first."""
+    masks = np.concatenate([np.prod(1 - masks, 0, keepdims=True), masks]).clip(1e-7, 1 - 1e-7)
+    odds = masks / (1 - masks)
+    return odds / odds.sum(0)

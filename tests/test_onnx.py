@@ -1,0 +1,67 @@
+"""The ONNX files of scripts/export_onnx.py give the masks of PyTorch."""
+import sys
+
+import numpy as np
+import pytest
+
+from dataset.synthetic import draw_clip
+from inference.propagation import preprocess_frame
+from inference.stream import StreamCore
+from model.checkpoint import load_network
+from model.defaults import LITE_WEIGHTS
+from scripts import export_onnx
+from util.cli import InputError
+
+SIZE = 90, 130                  # not multiples of 16
+
+
+def export(monkeypatch, folder, *arguments):
+    monkeypatch.setattr(sys, "argv", ["x", str(folder), *map(str, arguments)])
+    export_onnx.main()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lite", "published"])
+def test_files_give_the_masks_of_pytorch(name, weights, tmp_path, monkeypatch, capsys):
+    onnx_core = pytest.importorskip("inference.onnx_core")
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = LITE_WEIGHTS if name == "lite" else weights
+    size = SIZE if name == "lite" else (114, 130)
+    export(monkeypatch, tmp_path, "--model", path, "--size", *size, "--compare", 3)
+    assert "% of the pixels have equal labels; seconds per frame: PyTorch " in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.onnx" for name in onnx_core.FILES}
+
+    # One and three objects, a memory that overflows, and labels with a gap.
+    for objects, options in ((1, {}), (3, {"mem_every": 2, "max_memory_frames": 2})):
+        core = StreamCore(load_network(path), size=None, **options)
+        other = onnx_core.OnnxCore(tmp_path, **options)
+        different = 0
+        for index, (frame, mask) in enumerate(draw_clip(6, *size, objects, seed=2)):
+            mask = 5 * mask if index == 0 else None
+            expected = core.segment_frame(frame, mask)
+            different += (other.step(frame, mask) != expected).mean() / 6
+            assert len(np.unique(expected)) > 1
+            locations = sum(len(block.key) for block in core._groups[0].bank.blocks())
+            assert index == 0 or sum(key.shape[1] for key, _ in other.memory) == locations
+        assert different < 1e-3
+    with pytest.raises(ValueError, match="frame of 60x80 pixels: the files are for "):
+        other.step(np.zeros((80, 60, 3), np.uint8))
+
+
+def test_normalisation_is_that_of_the_network():
+    onnx_core = pytest.importorskip("inference.onnx_core")
+    frame = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    expected = preprocess_frame(frame, load_network(LITE_WEIGHTS).kv_q_f16.key.scale.device, (16, 16))
+    found = (frame / np.float32(255) - onnx_core.MEAN) / onnx_core.STD
+    np.testing.assert_allclose(found.transpose(2, 0, 1), expected.numpy(), atol=1e-6)
+
+
+def test_small_frames_and_missing_packages_are_refused(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    with pytest.raises(InputError, match="--size 32 48: too small, 16 locations of 16x16 pixels are read"):
+        export(monkeypatch, tmp_path, "--model", "lite", "--size", 32, 48)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match="pip install -r requirements-extras.txt"):
+        export(monkeypatch, tmp_path, "--model", "lite")
