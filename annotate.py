@@ -55,6 +55,7 @@ def main() -> None:
     import secrets
     import socket
     import webbrowser
+    from contextlib import closing
 
     from annotation.frames import ClipFrames
     from annotation.jobs import Jobs, Worker
@@ -62,23 +63,24 @@ def main() -> None:
     from annotation.server import create_app, propagate_command
     from util.files import lock, prepare_folder
 
-    name = args.images.resolve().name if args.video is None else args.video.stem
-    folder = (args.output or Path("output") / f"{name}_annotation").absolute()
+    worker = Worker(args)
+    frames = ClipFrames(args.video, args.images)
+    folder = (args.output or Path("output") / f"{frames.name}_annotation").absolute()
+    variant, device, settings = worker.wait_until_ready()
     prepare_folder(folder)
-    with lock(folder), socket.socket() as listener:
+    with lock(folder), closing(frames), socket.socket() as listener:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", args.port))
             listener.listen()               # so that the page can be opened before the server accepts
         except OSError as error:
             raise InputError(f"--port {args.port}: {error.strerror}; choose another one") from error
-        worker = Worker(args)
-        project = Project(folder, ClipFrames(args.video, args.images, folder), args.masks)
-        variant, device, settings = worker.wait_until_ready()
+        project = Project(folder, frames, args.masks)
         project.set_settings(settings)
+        frames.scan(folder, project.clip_scanned)
         number, token = listener.getsockname()[1], secrets.token_urlsafe(16)
-        info = {"name": project.frames.name, "fps": project.frames.reader.fps, "model": variant, "device": device,
-                "folder": str(folder), "command": propagate_command(args, folder)}
+        info = {"name": frames.name, "fps": frames.reader.fps if args.video else None, "model": variant,
+                "device": device, "folder": str(folder), "command": propagate_command(args, folder)}
         address = f"http://127.0.0.1:{number}/{token}/"
         print(f"network: {variant} ({args.model}), {device}\n"
               f"annotation: {folder}\n"
@@ -86,9 +88,10 @@ def main() -> None:
               f"Stop with Ctrl-C. Everything is saved as soon as it is drawn.")
         if not args.no_browser:
             webbrowser.open(address)
-        config = uvicorn.Config(create_app(project, Jobs(project, worker), info, number, token), log_level="error",
-                                timeout_graceful_shutdown=1, lifespan="off")
-        uvicorn.Server(config).run(sockets=[listener])
+        with closing(Jobs(project, worker)) as jobs:
+            config = uvicorn.Config(create_app(project, jobs, info, number, token), log_level="error",
+                                    timeout_graceful_shutdown=1, lifespan="off")
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

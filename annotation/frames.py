@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -22,34 +23,69 @@ JPEG_QUALITY = 92
 class ClipFrames:
     """The frames of a clip, which is open at once, however long it is.
 
-    A video is scanned in the background, to count its frames and to make the previews. Until then its number of frames
-    is the one that the file claims, and only the frames that were scanned are exact.
+    `scan` reads a video in the background, to count its frames and to make the previews. Until then its number of
+    frames is the one that the file claims, and only the frames that were scanned are exact.
 
     Args:
         video: a video file; None for
         images: a folder of image files.
-        folder: for the temporary file of the previews.
+
+    Attributes:
+        digest: of the sizes of the files and of the frames, by which the clip is recognised.
+        problem: why the clip cannot be read, or not completely; None if it can.
     """
 
-    def __init__(self, video: Path | None, images: Path | None, folder: Path):
+    def __init__(self, video: Path | None, images: Path | None):
         self.reader = image_frames(images) if video is None else VideoFrames(video, scan=False)
         self.name = images.resolve().name if video is None else video.stem
         self.numbered = video is not None
         self.error: str | None = None           # why the scan failed
+        self.problem: str | None = None
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._decoding = threading.Lock()
         self._stream: tuple[int, Iterator[np.ndarray]] = (-VideoFrames.CHUNK, iter(()))
-        self._previews = _Previews(folder)
+        self._previews: _Previews | None = None
         self.scanned = threading.Event()
+        if not self.numbered:
+            self.scanned.set()
+        self._closed = threading.Event()
+        self._scan: threading.Thread | None = None
         first = self._seek(0) if self.numbered else next(self.reader.read([0], workers=0))
         self.height, self.width = first.shape[:2]
         if min(first.shape[:2]) < MIN_SIDE:
             raise InputError(f"{self.reader.describe(0)}: {self.width}x{self.height} pixels; frames need at least "
                              f"{MIN_SIDE} on both sides")
+        sizes = [(path.name if images else "", path.stat().st_size) for path in self.reader.paths]
+        self.digest = f"{zlib.crc32(repr([sizes, self.height, self.width]).encode()):08x}"
+
+    def scan(self, folder: Path, on_scanned: Callable[[], None]) -> None:
+        """Start to read a video, with a temporary file for the previews in ``folder``, and call ``on_scanned`` last."""
+        def run() -> None:
+            try:
+                self.reader.scan(self._add_preview)
+                count, expected = len(self.reader.names), self.reader.expected
+                if count < 0.98 * expected:
+                    self.problem = f"only {count} of {expected} frames can be decoded; is the file incomplete?"
+            except (InputError, OSError, cv2.error) as error:
+                self.error = self.problem = first_line(error)
+            if not self._closed.is_set():
+                self.scanned.set()
+                on_scanned()
         if self.numbered:
-            threading.Thread(target=self._scan, daemon=True).start()
-        else:
-            self.scanned.set()
+            self._previews = _Previews(folder)
+            self._scan = threading.Thread(target=run, daemon=True)
+            self._scan.start()
+
+    def close(self) -> None:
+        """End the scan: a thread in OpenCV at the end of the process aborts it."""
+        self._closed.set()
+        if self._scan is not None:
+            self._scan.join()
+
+    def _add_preview(self, index: int, frame: np.ndarray) -> None:
+        if self._closed.is_set():
+            raise InputError("closed")
+        self._previews.add(jpeg(shrink(frame)))
 
     @property
     def names(self) -> list[str]:
@@ -81,7 +117,7 @@ class ClipFrames:
 
     def preview(self, index: int) -> bytes | None:
         """A JPEG of the frame, which may be small and, in a video that is being scanned, of a neighbouring frame."""
-        if not self.numbered:
+        if self._previews is None:
             return None
         preview = self._previews.get(index)
         if preview is not None or self.is_exact(index):
@@ -112,13 +148,6 @@ class ClipFrames:
         for frame in self.reader.decode(index):
             return frame
         raise InputError(f"{self.reader.describe(index)}: cannot be decoded; is it a video?")
-
-    def _scan(self) -> None:
-        try:
-            self.reader.scan(lambda index, frame: self._previews.add(jpeg(shrink(frame))))
-        except (InputError, OSError, cv2.error) as error:
-            self.error = first_line(error)
-        self.scanned.set()
 
 
 class _Previews:

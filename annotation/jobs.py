@@ -18,10 +18,10 @@ from annotation.export import export
 from annotation.project import DIRECTIONS, Pass, Project
 from dataset.video import Video
 from inference.passes import frame_ranges
-from util.cli import InputError, first_line, pluralize
+from util.cli import InputError, first_line, pluralize, user_message
 
-WORKER_ENDED = ("the process that propagates has ended, probably for lack of memory; try a smaller --size or "
-                "--max_memory_frames")
+WORKER_ENDED = ("the process that propagates has ended unexpectedly, perhaps for lack of memory; propagate again, or "
+                "restart with a smaller --size or --max_memory_frames")
 
 
 class StoppedError(Exception):
@@ -111,6 +111,7 @@ class Jobs:
     def __init__(self, project: Project, worker: Worker):
         self.project, self._worker = project, worker
         self.job: Job | None = None
+        self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._stop, self._reason = threading.Event(), ""
         self._end: tuple[str, int, str] | None = None       # of the running pass: direction, last frame, dependency
@@ -147,6 +148,12 @@ class Jobs:
         self._stop.set()
         self._worker.stop()
 
+    def close(self) -> None:
+        """Stop the running job and wait for it, but not for long."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
     def stop_if_stale(self) -> None:
         """Stop a propagation if its input masks have changed."""
         if self._end is not None:
@@ -161,7 +168,8 @@ class Jobs:
                                  f"stop it first")
             self._stop.clear()
             self.job = job
-        threading.Thread(target=self._run, args=(job, run), daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(job, run), daemon=True)
+        self._thread.start()
 
     def _run(self, job: Job, run: Callable[[Job], None]) -> None:
         try:
@@ -177,7 +185,7 @@ class Jobs:
         except StoppedError:
             job.message, job.status = self._reason, "stopped"
         except (InputError, OSError) as error:
-            job.message, job.status = first_line(error), "failed"
+            job.message, job.status = user_message(error), "failed"
         except Exception as error:
             job.message, job.status = f"{type(error).__name__}: {first_line(error)}", "failed"
             raise
@@ -245,7 +253,10 @@ class Jobs:
             job.advance()
             self._check_stop()
         folder = export(self.project, list(kinds), on_frame)
+        states = list(map(self.project.state, range(frames)))
         job.message = f"written to {folder}"
+        if "stale" in states:
+            job.message += f"; {pluralize(states.count('stale'), 'frame')} out of date: propagate and export again"
 
 
 def _work(pipe: Connection, stop: Event, args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ objects.json                          names of the objects, and the clip's name 
 from __future__ import annotations
 
 import json
+import os
 import threading
 import zlib
 from bisect import bisect
@@ -32,6 +33,7 @@ from util.files import atomic_file, write_atomic
 from util.palette import davis_palette, palette_of
 
 DIRECTIONS = ("forward", "backward")
+MAX_NAME = 60
 CHUNK = "mask-propagation"          # keyword of the text chunk in a predicted mask
 
 
@@ -83,10 +85,17 @@ def read_result(path: Path) -> Result | None:
     """The result in a predicted mask; None if the file is not one."""
     try:
         with Image.open(path) as image:
-            depends, labels, objects = json.loads(image.info[CHUNK])
-    except (OSError, ValueError, KeyError, TypeError):
+            depends, labels, objects = json.loads(image.info[CHUNK], parse_constant=int)
+            image.fp.seek(-8, os.SEEK_END)
+            if image.fp.read(4) != b"IEND":                     # cut off
+                return None
+            objects = [ObjectConfidence(int(label), int(area), float(confidence), float(boundary))
+                       for label, area, confidence, boundary in objects]
+            if not all(0 <= number <= 1 for figures in objects for number in figures[2:]):
+                return None
+            return Result(str(depends), [int(label) for label in labels], objects)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Result(depends, labels, [ObjectConfidence(*values) for values in objects])
 
 
 class Project:
@@ -120,26 +129,34 @@ class Project:
         if file.exists():
             try:
                 content = json.loads(file.read_text())
-                self.names = {int(label): str(name) for label, name in content["objects"].items()}
-                before = content["size"]
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(f"{file}: cannot be read; remove it to give the objects new names") from error
-            if before != size:
-                raise InputError(f"{self.folder}: belongs to the clip {content['clip']} of {before[0]}x{before[1]} "
-                                 f"pixels, this one has {size[0]}x{size[1]}; choose another --output")
+                clip, digest = str(content["clip"]), content["digest"]
+                names = {int(label): clean_name(name, int(label)) for label, name in content["objects"].items()}
+                self._check_names(names)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
+                file.replace(self.folder / "objects.json.damaged")
+                warn(f"{file}: damaged, so the objects get new names; kept as objects.json.damaged")
+            else:
+                self.names = names
+                if digest != self.frames.digest:
+                    raise InputError(f"{self.folder}: belongs to another clip ({clip}), or its frames have changed; "
+                                     f"choose another --output, and start with --masks {self.folder / 'masks'} if its "
+                                     f"masks fit")
         sources = [path for path in (self.folder / "masks",) if path.is_dir() and any(path.glob("*.png"))]
         for source in [*sources, *([masks] if masks else [])]:
             for index, path in find_masks(self.frames.names, source, self.frames.numbered).items():
+                mask = fit_mask(path, read_mask(path, show_warnings=True), size[1], size[0]).astype(np.uint8)
                 if index in self._digests:
-                    warn(f"{path}: {self.folder} has a mask of this frame already, which is kept")
+                    if zlib.crc32(np.ascontiguousarray(mask)) != self._digests[index]:
+                        warn(f"{path}: {self.folder} has another mask of this frame, which is kept")
                     continue
                 if not self._digests:
                     self.palette = palette_of(path) or self.palette
-                mask = fit_mask(path, read_mask(path, show_warnings=True), size[1], size[0]).astype(np.uint8)
                 if source == masks:
                     self.save_mask(index, mask)
                 else:
                     self._note_mask(index, mask)
+                    for label in self._labels[index]:
+                        self.names.setdefault(label, clean_name("", label))
         for direction in DIRECTIONS:
             folder = self.folder / "predictions" / direction
             index_of = {name: index for index, name in enumerate(self.frames.names)}
@@ -148,7 +165,7 @@ class Project:
                 if result is not None and path.stem in index_of:
                     self._results[direction][index_of[path.stem]] = result
         self._masks_changed()
-        self._save_objects()
+        self._save_objects(self.names)
 
     # ---- input masks ----
 
@@ -180,16 +197,18 @@ class Project:
                 self._labels.pop(index, None)
             self._masks_changed(index)
             if set(labels) - set(self.names):
-                self.rename({**{label: f"object {label}" for label in labels}, **self.names})
+                self.rename({**{label: clean_name("", label) for label in labels}, **self.names})
 
     def _note_mask(self, index: int, mask: np.ndarray) -> None:
         self._digests[index] = zlib.crc32(np.ascontiguousarray(mask))
         self._labels[index] = np.unique(mask[mask > 0]).tolist()
-        for label in self._labels[index]:
-            self.names.setdefault(label, f"object {label}")
 
     def _mask_file(self, index: int) -> Path:
-        return self.folder / "masks" / f"{self.frames.names[index]}.png"
+        return self.folder / "masks" / f"{self._name(index)}.png"
+
+    def _name(self, index: int) -> str:
+        """The name of a frame; videos number theirs, also those that they claim to have and have not."""
+        return f"{index:05d}" if self.frames.numbered else self.frames.names[index]
 
     def rename(self, names: dict[int, str]) -> None:
         """Replace the names of the objects.
@@ -198,19 +217,36 @@ class Project:
             InputError: an object of an input mask would have none, or there are more than 64.
         """
         with self.lock:
-            used = {label for labels in self._labels.values() for label in labels}
-            if used - set(names):
-                raise InputError(f"object {min(used - set(names))} is in an input mask; erase it there first")
-            if len(names) > MAX_OBJECTS or not all(0 < label < 256 for label in names):
-                raise InputError(f"there can be {MAX_OBJECTS} objects, with labels from 1 to 255")
-            self.names = dict(sorted(names.items()))
+            for index, labels in self._labels.items():
+                lost = set(labels) - set(names)
+                if lost:
+                    raise InputError(f"{self.names[min(lost)]} is in the mask of frame {index}; erase it there first")
+            self._check_names(names)
+            names = {label: clean_name(name, label) for label, name in sorted(names.items())}
+            self._save_objects(names)
+            self.names = names
             self._touch()
-            self._save_objects()
 
-    def _save_objects(self) -> None:
-        content = {"clip": self.frames.name, "size": [self.frames.width, self.frames.height],
-                   "objects": {str(label): name for label, name in self.names.items()}}
+    @staticmethod
+    def _check_names(names: dict[int, str]) -> None:
+        if len(names) > MAX_OBJECTS or not all(0 < label < 256 for label in names):
+            raise InputError(f"there can be {MAX_OBJECTS} objects, with labels from 1 to 255")
+
+    def _save_objects(self, names: dict[int, str]) -> None:
+        content = {"clip": self.frames.name, "digest": self.frames.digest,
+                   "objects": {str(label): name for label, name in names.items()}}
         write_atomic(self.folder / "objects.json", json.dumps(content, indent=1))
+
+    def clip_scanned(self) -> None:
+        """Put the masks of frames that a video turned out not to have into ``unused_masks``."""
+        with self.lock:
+            count = len(self.frames.names)
+            for index in [index for index in self._digests if index >= count]:
+                path, unused = self._mask_file(index), self.folder / "unused_masks"
+                unused.mkdir(exist_ok=True)
+                path.replace(unused / path.name)
+                del self._digests[index], self._labels[index]
+            self._masks_changed()
 
     # ---- predictions ----
 
@@ -232,19 +268,21 @@ class Project:
 
     def dependency(self, direction: str) -> Callable[[int], str]:
         """A function from the index of a frame to what its prediction depends on: a digest of the input masks before
-        it in the pass and of the settings; empty if there is no such mask.
+        it in the pass and of the settings; empty if the pass has no such frame.
         """
         order, digests = self._dependencies[direction]
+        if direction == "backward" and order[:1] == [0]:        # `frame_ranges` then has no backward pass
+            return lambda index: ""
         return partial(_dependency, 1 if direction == "forward" else -1, order, digests)
 
     def prediction_file(self, direction: str, index: int) -> Path:
-        return self.folder / "predictions" / direction / f"{self.frames.names[index]}.png"
+        return self.folder / "predictions" / direction / f"{self._name(index)}.png"
 
     def add_result(self, direction: str, index: int, result: Result) -> None:
         """Note a predicted mask that was written."""
         with self.lock:
             self._results[direction][index] = result
-            self._touch(index, index + 1)                       # doubtful compares with the frame before
+            self._touch(index, min(index + 1, len(self.frames.names) - 1))  # doubtful compares with the frame before
 
     def first_missing(self, direction: str, indices: range) -> int | None:
         """The first of the frames of a pass whose prediction does not exist or is stale; None if there is none."""
@@ -258,8 +296,14 @@ class Project:
         that the pass of the frame knows; None without a prediction.
         """
         with self.lock:
-            found = self._passes(index)
-            maps = [_read_labels(self.prediction_file(direction, index)) for direction in found]
+            found, maps = self._passes(index), []
+            for direction in found:
+                try:
+                    maps.append(_read_labels(self.prediction_file(direction, index)))
+                except InputError:
+                    del self._results[direction][index]
+                    self._touch(index)
+                    raise
             if not found:
                 return None
             labels = self._results[found[0]][index].labels
@@ -289,7 +333,8 @@ class Project:
 
     def _passes(self, index: int) -> list[str]:
         """The passes that have a prediction of a frame; the one that takes precedence first."""
-        found = [direction for direction in DIRECTIONS if index in self._results[direction]]
+        found = [direction for direction in DIRECTIONS if index in self._results[direction]
+                 and self.dependency(direction)(index)]
         return found[::-1] if self._digests and not forward_is_nearer(self._digests, index) else found
 
     # ---- what the page shows ----
@@ -330,9 +375,14 @@ def _read_labels(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             return np.array(image if image.mode == "P" else read_mask(path), np.uint8)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read; propagate again") from error
+        raise InputError(f"{path}: cannot be read") from error
 
 
 def _dependency(sign: int, order: list[int], digests: list[str], index: int) -> str:
     position = bisect([sign * other for other in order], sign * index)
     return digests[position - 1] if position else ""
+
+
+def clean_name(name: str, label: int) -> str:
+    """The name of an object without characters that cannot be shown, or a default one."""
+    return "".join(character for character in name if character.isprintable()).strip()[:MAX_NAME] or f"object {label}"

@@ -26,11 +26,10 @@ from annotation.frames import jpeg
 from annotation.grabcut import grabcut
 from annotation.jobs import Jobs
 from annotation.project import Project
-from util.cli import InputError
+from util.cli import InputError, user_message
 
 STATIC = Path(__file__).parent / "static"
 MAX_JSON = 2 ** 16              # bytes of a request
-MAX_NAME = 60
 SESSION_SECONDS = 10            # without a request, after which another browser window may take over
 HEADERS = {"Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
            "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",
@@ -51,7 +50,7 @@ class Guard:
             return
         request = Request(scope)
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        token = request.url.path.split("/")[1]
+        token = scope["path"].strip("/").partition("/")[0]
         refused = None
         if host not in self.hosts or origin not in (None, f"http://{host}"):
             refused = "This page can only be used on the computer that annotate.py runs on.\n"
@@ -97,7 +96,7 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
         port: of the server; requests to another port are refused.
         token: first part of the path of all addresses.
     """
-    frames, session = project.frames, Session()
+    frames, session, one_grabcut = project.frames, Session(), anyio.CapacityLimiter(1)
     pixels = frames.height * frames.width
 
     def route(path: str, method: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:
@@ -107,10 +106,10 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
         return Route(path, checked, methods=[method])
 
     def index_of(request: Request) -> int:
-        index = request.path_params["index"]
-        if index >= len(frames.names):
-            raise HTTPException(404, f"there is no frame {index}")
-        return index
+        text = request.path_params["index"]
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) < len(frames.names)):
+            raise HTTPException(404, f"there is no frame {text[:10]}")
+        return int(text)
 
     async def label_body(request: Request) -> np.ndarray:
         content = await _body(request, pixels)
@@ -122,7 +121,7 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
         return FileResponse(STATIC / "index.html")
 
     async def open_session(request: Request) -> Response:
-        content = await _json(request, {"id": str, "take": bool})
+        content = await _json(request, {"id": (str,), "take": (bool,)})
         if not content["id"] or not session.open(content["id"], content["take"]):
             raise HTTPException(409, "This clip is open in another window.")
         return JSONResponse({})
@@ -144,6 +143,7 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
                 return Response(preview, media_type="image/jpeg")
         while not frames.is_exact(index):
             await anyio.sleep(0.05)
+        index_of(request)                       # a video may have fewer frames than it claims
         return Response(await run_sync(lambda: jpeg(frames.exact(index))), media_type="image/jpeg")
 
     async def labels(request: Request) -> Response:
@@ -160,9 +160,8 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
         return JSONResponse({"version": project.version})
 
     async def objects(request: Request) -> Response:
-        content = await _json(request, [{"label": int, "name": str}])
-        names = {entry["label"]: entry["name"].strip()[:MAX_NAME] or f"object {entry['label']}" for entry in content}
-        await run_sync(project.rename, names)
+        content = await _json(request, [{"label": (int,), "name": (str,)}])
+        await run_sync(project.rename, {entry["label"]: entry["name"] for entry in content})
         return JSONResponse({"version": project.version})
 
     async def segment(request: Request) -> Response:
@@ -174,11 +173,11 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
             corners = ()
         if corners is not None and len(corners) != 4:
             raise HTTPException(400, "the box needs four corners")
-        mask = await run_sync(lambda: grabcut(frames.exact(index), hints, corners))
+        mask = await run_sync(lambda: grabcut(frames.exact(index), hints, corners), limiter=one_grabcut)
         return Response(mask.tobytes(), media_type="application/octet-stream")
 
     async def propagate(request: Request) -> Response:
-        content = await _json(request, {"direction": str, "until": (int, type(None))})
+        content = await _json(request, {"direction": (str,), "until": (int, type(None))})
         if content["direction"] not in ("forward", "backward", "both"):
             raise HTTPException(400, "the direction is forward, backward or both")
         if content["until"] is not None and not 0 <= content["until"] < len(frames.names):
@@ -191,7 +190,7 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
         return JSONResponse({})
 
     async def export(request: Request) -> Response:
-        kinds = (await _json(request, {"kinds": list}))["kinds"]
+        kinds = (await _json(request, {"kinds": (list,)}))["kinds"]
         if not kinds or not all(kind in KINDS for kind in kinds):
             raise HTTPException(400, f"choose what to export: {', '.join(KINDS)}")
         jobs.export(kinds)
@@ -199,14 +198,14 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
 
     routes = [Route("/", page), Route("/session", open_session, methods=["POST"]),
               Mount("/static", StaticFiles(directory=STATIC)),
-              route("/clip", "GET", clip), route("/state", "GET", state), route("/frames/{index:int}", "GET", frame),
-              route("/labels/{index:int}", "GET", labels), route("/labels/{index:int}", "PUT", save),
-              route("/labels/{index:int}", "DELETE", save), route("/objects", "PUT", objects),
-              route("/grabcut/{index:int}", "POST", segment), route("/propagate", "POST", propagate),
+              route("/clip", "GET", clip), route("/state", "GET", state), route("/frames/{index}", "GET", frame),
+              route("/labels/{index}", "GET", labels), route("/labels/{index}", "PUT", save),
+              route("/labels/{index}", "DELETE", save), route("/objects", "PUT", objects),
+              route("/grabcut/{index}", "POST", segment), route("/propagate", "POST", propagate),
               route("/stop", "POST", stop), route("/export", "POST", export)]
     app = Starlette(routes=[Mount(f"/{token}", routes=routes)], exception_handlers={
         InputError: lambda request, error: JSONResponse({"error": str(error)}, 400),
-        OSError: lambda request, error: JSONResponse({"error": f"{error.filename or ''}: {error.strerror}"}, 507),
+        OSError: lambda request, error: JSONResponse({"error": user_message(error)}, 507),
         HTTPException: lambda request, error: JSONResponse({"error": error.detail}, error.status_code),
         ClientDisconnect: lambda request, error: Response(status_code=400)})
     app.add_middleware(Guard, port=port, token=token)
@@ -228,7 +227,7 @@ def propagate_command(args: argparse.Namespace, folder: Path) -> str:
 def _state(project: Project, jobs: Jobs, since: int) -> dict:
     """What changed after a version of the project. The number of frames is final when the clip is scanned."""
     frames, job, version = project.frames, jobs.job, project.version
-    return {"version": version, "frames": len(frames.names), "indexed": frames.progress, "error": frames.error,
+    return {"version": version, "frames": len(frames.names), "indexed": frames.progress, "error": frames.problem,
             "objects": [{"label": label, "name": name} for label, name in project.names.items()],
             "job": job and job.as_dict(), "changed": project.records(since)}
 
@@ -244,15 +243,15 @@ async def _body(request: Request, limit: int) -> bytes:
 
 
 async def _json(request: Request, expected: dict | list) -> dict | list:
-    """The body of a request as JSON of the expected shape; raises HTTPException 400 otherwise."""
+    """The body of a request as JSON; raises HTTPException 400 if it has not the expected names with these types."""
     try:
         content = json.loads(await _body(request, MAX_JSON))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HTTPException(400, "the request is not JSON") from error
     if isinstance(expected, list) and not isinstance(content, list):
         raise HTTPException(400, "the request is not a list")
     for entry in content if isinstance(expected, list) else [content]:
         shape = expected[0] if isinstance(expected, list) else expected
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in shape.items()):
+        if not isinstance(entry, dict) or not all(type(entry.get(name)) in kinds for name, kinds in shape.items()):
             raise HTTPException(400, f"the request needs {', '.join(shape)}")
     return content

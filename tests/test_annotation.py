@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from annotation.export import export
 from annotation.frames import ClipFrames, jpeg
@@ -48,7 +49,10 @@ def open_project(clip, tmp_path):
     def open_project(masks=None, images=clip / "frames"):
         folder = tmp_path / "annotation"
         folder.mkdir(exist_ok=True)
-        return Project(folder, ClipFrames(None, images, folder), masks)
+        frames = ClipFrames(None, images)
+        project = Project(folder, frames, masks)
+        frames.scan(folder, project.clip_scanned)
+        return project
     return open_project
 
 
@@ -70,7 +74,8 @@ def test_frames_of_a_video_are_exact_in_any_order(tmp_path, monkeypatch):
     monkeypatch.setattr("annotation.frames.CACHE_BYTES", 20 * HEIGHT * WIDTH * 3)
     write_video(tmp_path / "clip.mp4", [frame for frame, _ in draw_clip(60, HEIGHT, WIDTH, 2, seed=2)])
     expected = list(VideoFrames(tmp_path / "clip.mp4").read(range(60), workers=0))
-    frames = ClipFrames(tmp_path / "clip.mp4", None, tmp_path)
+    frames = ClipFrames(tmp_path / "clip.mp4", None)
+    frames.scan(tmp_path, lambda: None)
     assert len(frames.names) == 60              # at once, as the file says
     assert frames.scanned.wait(30)
     for index in [0, 1, 2, 40, 41, 39, 3, 59, 58, 57, 17, 16, 15, 0, 59]:
@@ -90,7 +95,8 @@ def test_a_video_can_be_used_while_it_is_scanned(tmp_path, monkeypatch):
         scan(self, lambda index, frame: (on_frame(index, frame), index == 19 and go_on.wait(30)))
 
     monkeypatch.setattr(VideoFrames, "scan", slow_scan)
-    frames = ClipFrames(tmp_path / "clip.mp4", None, tmp_path)
+    frames = ClipFrames(tmp_path / "clip.mp4", None)
+    frames.scan(tmp_path, lambda: None)
     while not frames.is_exact(19):
         time.sleep(0.01)
     assert (frames.exact(18) == expected[18]).all()
@@ -104,7 +110,8 @@ def test_a_video_can_be_used_while_it_is_scanned(tmp_path, monkeypatch):
 
 def test_large_frames_have_small_previews(tmp_path):
     write_video(tmp_path / "clip.mp4", [np.full((540, 960, 3), 30 * index, np.uint8) for index in range(4)])
-    frames = ClipFrames(tmp_path / "clip.mp4", None, tmp_path)
+    frames = ClipFrames(tmp_path / "clip.mp4", None)
+    frames.scan(tmp_path, lambda: None)
     assert frames.scanned.wait(30)
     assert cv2.imdecode(np.frombuffer(frames.preview(2), np.uint8), 1).shape == (270, 480, 3)
     assert cv2.imdecode(np.frombuffer(jpeg(frames.exact(2)), np.uint8), 1).shape == (540, 960, 3)
@@ -112,7 +119,7 @@ def test_large_frames_have_small_previews(tmp_path):
 
 def test_frames_of_another_size_are_named(clip, tmp_path):
     Image.new("RGB", (80, 60)).save(clip / "frames/00003.jpg")
-    frames = ClipFrames(None, clip / "frames", tmp_path)
+    frames = ClipFrames(None, clip / "frames")
     assert frames.exact(4).shape == (HEIGHT, WIDTH, 3)
     with pytest.raises(InputError, match=r"00003\.jpg: 80x60 pixels, the first frame 64x48"):
         frames.exact(3)
@@ -134,7 +141,7 @@ def test_what_was_drawn_is_there_after_a_restart(open_project, clip, tmp_path):
     assert (again.labels(3) == mask_of(clip, 3)).all()
     assert [path.name for path in (tmp_path / "annotation/masks").iterdir()] == ["00003.png"]
     again.rename({1: "dog", 2: "ball"})
-    with pytest.raises(InputError, match="object 2 is in an input mask"):
+    with pytest.raises(InputError, match="ball is in the mask of frame 3; erase it there first"):
         again.rename({1: "dog"})
 
 
@@ -146,11 +153,42 @@ def test_folders_of_others_are_refused(open_project, clip, tmp_path):
     (tmp_path / "annotation/holiday.jpg").unlink()
     open_project()
     write_clip(tmp_path / "larger", frames=2, height=HEIGHT, width=80, objects=1, seed=1)
-    with pytest.raises(InputError, match="belongs to the clip frames of 64x48 pixels, this one has 80x48"):
-        open_project(images=tmp_path / "larger/frames")
-    (tmp_path / "annotation/objects.json").write_text("{")
-    with pytest.raises(InputError, match=r"objects\.json: cannot be read"):
-        open_project()
+    write_clip(tmp_path / "other", frames=FRAMES, height=HEIGHT, width=WIDTH, objects=2, seed=7)
+    for name in ("larger", "other"):            # the names of the frames are the same
+        with pytest.raises(InputError, match=r"annotation: belongs to another clip \(frames\), or its frames"):
+            open_project(images=tmp_path / name / "frames")
+
+
+@pytest.mark.parametrize("content", [
+    "", "{", "[" * 10 ** 5, "[]", '{"clip": "x", "digest": 5, "objects": {"1": null}}',
+    '{"digest": "x", "objects": {}}', '{"clip": "x", "digest": "x", "objects": {"999": "dog"}}',
+    '{"clip": "x", "digest": "x", "objects": {"True": "x"}}'], ids=lambda text: text[:60])
+def test_damaged_names_are_replaced(open_project, clip, tmp_path, capsys, content):
+    open_project(masks=clip / "masks/00000.png").rename({1: "dog", 2: "ball"})
+    file = tmp_path / "annotation/objects.json"
+    file.write_text(content)
+    assert open_project().names == {1: "object 1", 2: "object 2"}
+    assert "objects.json: damaged, so the objects get new names" in capsys.readouterr().err
+    assert (tmp_path / "annotation/objects.json.damaged").read_text() == content
+    assert list(open_project().masks) == [0]
+
+
+def test_names_are_printable(open_project):
+    project = open_project()
+    project.rename({1: " a\nb\ud800\u202e<b> ", 2: " ", 3: "x" * 100})
+    assert project.names == {1: "ab<b>", 2: "object 2", 3: "x" * 60}
+    assert open_project().names == project.names
+
+
+def test_names_that_cannot_be_saved_are_not_used(open_project, monkeypatch):
+    project = open_project()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr("annotation.project.write_atomic", full)
+    with pytest.raises(OSError, match="No space"):
+        project.rename({1: "dog"})
+    assert project.names == {}
 
 
 def test_earlier_masks_are_taken_over_but_replace_nothing(open_project, clip, capsys):
@@ -160,8 +198,9 @@ def test_earlier_masks_are_taken_over_but_replace_nothing(open_project, clip, ca
     mine[:10, :10] = 1
     project.save_mask(4, mine)
     assert (open_project(masks=clip / "masks").labels(4) == mine).all()
-    assert "has a mask of this frame already" in capsys.readouterr().err
-    assert len(open_project().masks) == FRAMES
+    assert "00004.png" in capsys.readouterr().err           # the only one that differs
+    assert len(open_project(masks=clip / "masks").masks) == FRAMES
+    assert "00003.png" not in capsys.readouterr().err
 
 
 def test_more_than_64_objects_are_refused(open_project):
@@ -206,6 +245,57 @@ def test_only_what_depends_on_a_changed_mask_is_stale(open_project, clip):
     assert project.first_missing("backward", range(8, -1, -1)) == 8
     assert [open_project().state(index) for index in (2, 9)] == ["stale", "stale"]     # of frame 2: the backward pass
     assert open_project().first_missing("forward", range(2, FRAMES)) == 8
+
+
+def test_results_that_no_pass_covers_any_more_do_not_count(open_project, clip):
+    project = open_project(masks=clip / "masks/00000.png")
+    add_results(project, "forward", range(FRAMES), 1)
+    project.save_mask(8, mask_of(clip, 8))
+    add_results(project, "forward", range(8, FRAMES), 1)
+    add_results(project, "backward", range(8, -1, -1), 2)
+    assert (project.export_labels(7) == 2).all()
+    project.save_mask(8, np.zeros((HEIGHT, WIDTH), np.uint8))
+    assert [project.state(index) for index in (0, 7, 8, 9)] == ["current"] * 2 + ["stale"] * 2
+    assert (project.export_labels(7) == 1).all()
+    assert project.first_missing("forward", range(FRAMES)) == 8
+    project.save_mask(8, mask_of(clip, 8))                  # undone
+    assert project.first_missing("backward", range(8, -1, -1)) is None
+
+
+@pytest.mark.parametrize("damage", [
+    "cut", '["x",[1],[1,2]]', '["x",[1],[[1,5,NaN,0.5]]]', '["x",[1],[[1,5,1e400,0.5]]]', "{", "[" * 10 ** 5],
+    ids=lambda text: text[:60])
+def test_damaged_predictions_are_computed_again(open_project, clip, damage):
+    project = open_project(masks=clip / "masks/00000.png")
+    add_results(project, "forward", range(FRAMES), 1)
+    path = project.prediction_file("forward", 5)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-30])
+    else:
+        info = PngInfo()
+        info.add_text("mask-propagation", damage)
+        Image.new("P", (WIDTH, HEIGHT)).save(path, pnginfo=info)
+    assert open_project().first_missing("forward", range(FRAMES)) == 5
+    path.write_bytes(b"")                                   # while it is open
+    with pytest.raises(InputError, match=r"00005\.png: cannot be read"):
+        project.labels(5)
+    assert project.first_missing("forward", range(FRAMES)) == 5
+
+
+def test_masks_of_frames_that_a_video_does_not_have_are_put_aside(tmp_path, monkeypatch):
+    write_video(tmp_path / "clip.mp4", [frame for frame, _ in draw_clip(5, HEIGHT, WIDTH, 1, seed=2)])
+    frames = ClipFrames(tmp_path / "clip.mp4", None)
+    frames.reader.expected = 20
+    (tmp_path / "annotation").mkdir()
+    project = Project(tmp_path / "annotation", frames, None)
+    for index in (3, 17):
+        project.save_mask(index, np.ones((HEIGHT, WIDTH), np.uint8))
+    frames.scan(tmp_path, project.clip_scanned)
+    frames._scan.join()
+    assert list(project.masks) == [3]
+    assert "only 5 of 20 frames can be decoded" in frames.problem
+    assert (tmp_path / "annotation/unused_masks/00017.png").exists()
+    assert project.labels(3).all()
 
 
 def test_shown_labels_are_the_mask_with_other_predicted_objects(open_project):

@@ -54,8 +54,7 @@ class Page:
                      and self.errors.append(message.text))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(f"http://127.0.0.1:{server.port}/{server.token}/")
-        if self.page.locator("#take").is_visible():
-            self.page.click("#take")
+        self.page.click("#take")                # `Server` has a session of its own
         self.page.wait_for_selector('#stage[data-exact="true"]')
         self.server = server
 
@@ -149,6 +148,8 @@ def test_from_a_box_to_exported_masks(browser, server, clip, tmp_path):
     page.page.click("#propagate")
     page.page.wait_for_selector("#stop", state="visible")
     page.page.wait_for_selector("#propagate", state="visible", timeout=60_000)
+    page.page.click("#propagate")               # it may end before the page sees it run
+    page.page.wait_for_selector(".notice:has-text('All frames are up to date')")
     page.page.click("#export")
     page.page.click("#export-start")
     page.page.wait_for_selector("#export-text:has-text('written to')")
@@ -197,6 +198,17 @@ def test_polygon_scribble_objects_and_zoom(browser, server, clip, tmp_path):
     page.drag((x.mean() - 8, y.mean()), (x.mean() + 8, y.mean()))
     page.saved()
     assert mask_on_disk(tmp_path, 0)[int(y.mean()), int(x.mean())] == 2
+    page.page.click("#tool-box")
+    page.drag((230, 180), (290, 220))           # far from object 2, which is selected
+    page.saved()
+    page.page.wait_for_selector(".notice:has-text('For another object: Undo, then Add object')")
+    page.page.click("#clear-frame")
+    page.saved()
+    assert mask_on_disk(tmp_path, 0) is None
+    assert page.page.locator("#clear-frame").is_hidden()
+    page.page.click("#undo")
+    page.saved()
+    assert (mask_on_disk(tmp_path, 0) == 1).any()
     assert page.errors == []
 
 

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,9 +13,10 @@ import urllib.request
 import numpy as np
 import pytest
 from commands import command
+from test_annotation import write_video
 
 from dataset.image_io import read_mask
-from dataset.synthetic import write_clip
+from dataset.synthetic import draw_clip, write_clip
 
 HEIGHT, WIDTH, FRAMES = 64, 96, 12
 pytest.importorskip("uvicorn")
@@ -92,7 +94,7 @@ def serve(clip, tmp_path):
 
 @pytest.mark.slow
 def test_propagate_correct_and_export_as_propagate_py(serve, clip, tmp_path):
-    server = serve()
+    server = serve("--size", 160)
     server.save(0, read_mask(clip / "masks/00000.png"))
     assert server.request("POST", "propagate", {"direction": "forward", "until": 7})[0] == 202
     job = server.job()
@@ -118,14 +120,17 @@ def test_propagate_correct_and_export_as_propagate_py(serve, clip, tmp_path):
         expected = read_mask(tmp_path / f"annotation/propagated/{index:05d}.png")
         assert (read_mask(tmp_path / f"annotation/export/masks/{index:05d}.png") == expected).all()
     assert server.end()[0] == 128 + signal.SIGTERM
-    server = serve()
-    job = server.request("POST", "propagate", {"direction": "both", "until": None})
+    server = serve("--size", 160)
+    server.request("POST", "propagate", {"direction": "both", "until": None})
     assert server.job()["message"] == "all frames are up to date"
+    server.save(3, read_mask(clip / "masks/00003.png"))
+    server.request("POST", "export", {"kinds": ["masks"]})
+    assert server.job()["message"].endswith(f"; {FRAMES} frames out of date: propagate and export again")
 
 
 @pytest.mark.slow
 def test_a_propagation_stops_and_gives_way_to_a_correction(serve, clip):
-    server = serve("--size", 480)               # slow enough to be stopped
+    server = serve()                            # at 480 pixels: slow enough to be stopped
     server.save(0, read_mask(clip / "masks/00000.png"))
     server.request("POST", "propagate", {"direction": "forward", "until": None})
     assert server.request("POST", "propagate", {"direction": "forward", "until": None}) == (
@@ -167,8 +172,13 @@ def test_requests_of_others_are_refused(serve, clip, tmp_path):
         urllib.request.urlopen(f"http://[::1]:{server.port}/{server.token}/")
     for path in ("static/../server.py", "static/%2e%2e/server.py", "static/..%2fserver.py", "frames/-1",
                  "labels/1/../2x", f"frames/{FRAMES}", "labels/99999999", "labels/0.png", "masks/00000.png",
-                 "frames/" + "9" * 4000):
-        assert server.request("GET", path)[0] == 404, path
+                 "frames/" + "9" * 5000, "grabcut/" + "9" * 5000):
+        assert server.request("POST" if "grabcut" in path else "GET", path)[0] == 404, path
+    with socket.create_connection(("127.0.0.1", int(server.port))) as connection:
+        connection.sendall(f"GET ? HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
+        assert b" 403 " in connection.recv(1000)
+    assert server.request("PUT", "objects", '[{"label": 1, "name": "a\\ud800"}]')[0] == 200
+    assert server.request("GET", "state?since=0")[1]["objects"] == [{"label": 1, "name": "a"}]
     errors = [server.request("PUT", "labels/0", b"x" * size) for size in (0, 10, HEIGHT * WIDTH - 1)]
     assert [status for status, _ in errors] == [400] * 3
     assert errors[1][1] == {"error": f"the mask has 10 pixels instead of {HEIGHT * WIDTH}"}
@@ -179,6 +189,8 @@ def test_requests_of_others_are_refused(serve, clip, tmp_path):
                                ("POST", "export", {"kinds": [["masks"]]}), ("POST", "propagate", {"direction": "up"}),
                                ("POST", "propagate", {"direction": "both", "until": None}),
                                ("POST", "propagate", {"direction": "forward", "until": True}),
+                               ("PUT", "objects", [{"label": True, "name": "x"}]), ("PUT", "objects", "[" * 60000),
+                               ("PUT", "objects", '{"a":' * 10000), ("POST", "propagate", "[" * 60000),
                                ("POST", "session", "[]"), ("POST", "grabcut/0?box=1,2", mask.tobytes() * 0),
                                ("POST", "grabcut/0?box=1,2,3", bytes(HEIGHT * WIDTH)),
                                ("POST", "grabcut/0?box=a,b,c,d", bytes(HEIGHT * WIDTH))]:
@@ -212,9 +224,9 @@ def test_no_mask_is_lost_when_the_server_is_killed(serve):
             server.save(index, mask)
             acknowledged[index] = mask.copy()
         if attempt % 2:                         # in the middle of a request, of which there is no answer
+            index = next(iter(acknowledged))
             connection = http.client.HTTPConnection("127.0.0.1", int(server.port))
-            connection.request("PUT", f"/{server.token}/labels/0", acknowledged.setdefault(0, mask).tobytes(),
-                               server.headers)
+            connection.request("PUT", f"/{server.token}/labels/{index}", acknowledged[index].tobytes(), server.headers)
         server.process.kill()
         server.process.wait()
         server = serve()
@@ -228,10 +240,12 @@ def test_no_mask_is_lost_when_the_server_is_killed(serve):
     (["--images", "clip/frames", "--masks", "clip/frames/00000.jpg"], "JPEG does not preserve labels"),
     (["--images", "clip/frames", "--port", "70000"], "not a port"),
     (["--images", "clip/frames", "--model", "clip/masks/00000.png"], "00000.png"),
+    (["--video", "clip.mp4", "--masks", "clip/frames/00000.jpg"], "JPEG does not preserve labels"),
     (["--images", "clip/frames", "--output", "clip"], "holds other files"),
     (["--images", "clip/frames", "--device", "tpu"], "tpu")])
 @pytest.mark.slow
 def test_bad_input_gets_one_line(clip, tmp_path, arguments, message):
+    write_video(tmp_path / "clip.mp4", [frame for frame, _ in draw_clip(200, HEIGHT, WIDTH, 1, seed=2)])
     result = subprocess.run(command("annotate.py", "--no_browser", "--output", tmp_path / "a", *arguments),
                             cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert result.returncode == 2
@@ -253,7 +267,7 @@ def test_two_servers_cannot_write_to_one_folder(serve, clip, tmp_path):
 
 @pytest.mark.slow
 def test_a_worker_that_was_killed_is_started_again(serve, clip):
-    server = serve("--size", 480)
+    server = serve()
     server.save(0, read_mask(clip / "masks/00000.png"))
     for frames in (1, 3):
         server.request("POST", "propagate", {"direction": "forward", "until": None})
@@ -263,7 +277,7 @@ def test_a_worker_that_was_killed_is_started_again(serve, clip):
         subprocess.run(["kill", "-9", *workers], check=True)
         job = server.job()
         assert job["status"] == "failed"
-        assert "probably for lack of memory" in job["message"]
+        assert "perhaps for lack of memory" in job["message"]
     assert server.labels(2).any()               # what was done is kept
     server.request("POST", "propagate", {"direction": "forward", "until": None})
     assert server.job()["status"] == "done"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "model/weights/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "model/weights/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.py"), *ROOT.glob("scripts/*.py"))
                  if 'if __name__ == "__main__":' in path.read_text())
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -126,6 +126,13 @@ def test_shell_scripts_exist(page):
     for text in blocks(page, "bash"):
         for script in re.findall(r"[\w/]+\.sh\b", text):
             assert (ROOT / script).is_file(), f"{page.name}: {script}"
+
+
+def test_make_has_the_targets_that_pages_and_the_workflow_use():
+    known = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    texts = [page.read_text() for page in PAGES] + [(ROOT / ".github/workflows/tests.yml").read_text()]
+    used = {target for text in texts for target in re.findall(r"(?:^|`|run: )make (\w+)", text, re.MULTILINE)}
+    assert {"demo", "check", "test"} <= used <= known
 
 
 @by_page

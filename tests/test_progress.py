@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import ROOT
+from commands import ROOT, needs_dev_full
 
 JOB = """
 import sys, time
@@ -66,7 +66,7 @@ def test_a_terminal_gets_one_line_that_changes():
     assert shown.count(b"\r") > 5
 
 
-@pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full", ">&- 2>&-"])
+@pytest.mark.parametrize("redirect", ["2>&-", pytest.param("2>/dev/full", marks=needs_dev_full), ">&- 2>&-"])
 def test_without_standard_error_the_work_is_done(redirect, tmp_path):
     job = tmp_path / "job.py"
     job.write_text(JOB)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import needs_dev_full
 from golden_weights import fill_weights
 
 from dataset.sampling import batch_schedule, max_frame_distance, sample_frames
@@ -308,6 +309,7 @@ def test_damaged_checkpoints_are_refused(tmp_path, damage, message):
     assert "\n" not in str(error.value)
 
 
+@needs_dev_full
 def test_a_full_disk_keeps_the_last_checkpoint_and_is_named(tmp_path):
     trainer, checkpoint = saved_run(tmp_path / "x")
     before = checkpoint.read_bytes()

@@ -151,7 +151,7 @@ def run(main: Callable[[], int | None]) -> None:
         print("\ninterrupted: finished output is kept", file=sys.stderr)
         code = 128 + interrupted.args[0]
     except Exception as error:
-        message = _message(error)
+        message = user_message(error)
         if message is None:
             raise
         if os.environ.get("MASK_PROPAGATION_TRACEBACK"):
@@ -164,7 +164,7 @@ def run(main: Callable[[], int | None]) -> None:
     sys.exit(code)
 
 
-def _message(error: Exception) -> str | None:
+def user_message(error: Exception) -> str | None:
     """The line for the user, or None if the error is a bug."""
     if isinstance(error, InputError):
         return str(error)

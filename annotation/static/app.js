@@ -22,7 +22,8 @@ const MAX_DIAMETER = 0.5;                   // of the smaller side of the frame
 const FIRST_STEP = { box: "Drag a box around an object.", scribble: "Draw a stroke on an object.",
   polygon: "Click points around an object.", brush: "Paint an object.",
   eraser: "Nothing to erase yet. Mark an object with another tool." };
-const NEXT_STEP = "Refine the mask with Scribble or Brush, or press Propagate.";
+const NEXT_STEP = "Refine the mask with Scribble or Brush, add another object, or press Propagate to find it in " +
+  "all frames.";
 
 const $ = (id) => document.getElementById(id);
 
@@ -72,7 +73,8 @@ class App {
       "next-doubtful": () => this.find("doubtful", 1), "next-annotated": () => this.find("annotated", 1),
       "previous-annotated": () => this.find("annotated", -1),
       "next-frame": () => this.move(this.frame + 1), "previous-frame": () => this.move(this.frame - 1),
-      "close-polygon": () => this.tools.settle(), "clear-hints": () => this.tools.key("Escape"),
+      "clear-frame": () => editor.clear(), "close-polygon": () => this.tools.settle(),
+      "clear-hints": () => this.tools.key("Escape"),
       "show-overlay": () => this.hideOverlay(!$("overlay").hidden) };
     for (const id in clicks) $(id).addEventListener("click", clicks[id]);
     for (const button of $("tools").children)
@@ -134,7 +136,12 @@ class App {
     this.frames.want(next);
     this.timeline.setFrame(next);
     $("frame-number").value = next;
-    this.objects.showFigures(next);
+    this.showFrame();
+  }
+
+  showFrame() {
+    this.objects.showFigures(this.frame);
+    $("clear-frame").hidden = !this.state.annotated[this.frame];
   }
 
   /** Go to the next frame that is annotated or doubtful. */
@@ -240,6 +247,7 @@ class App {
     this.tools.redraw();
     this.showOptions();
     this.showHint();
+    this.showFrame();
     this.jobs.update();
   }
 
@@ -302,7 +310,7 @@ class App {
     $("frame-count").textContent = `of ${this.state.frames - 1}${this.state.indexed < 1 ? " …" : ""}`;
     $("frame-number").max = this.state.frames - 1;
     this.objects.render();
-    this.objects.showFigures(this.frame);
+    this.showFrame();
     this.timeline.redraw();
     this.jobs.update();
     this.showHint();
@@ -329,8 +337,8 @@ class App {
       this.saver.run();
     }
     $("banner").hidden = !gone;
-    $("banner").textContent = "The server is not running. Everything that was saved is on disk; run the same command " +
-      `again to resume.${this.saver.saved ? "" : " The last edit is not saved."}`;
+    $("banner").textContent = "The server is not running. Everything that was saved is on disk. To resume, run the " +
+      `same command again and use the page that it opens.${this.saver.saved ? "" : " The last edit is not saved."}`;
   }
 }
 
@@ -341,6 +349,7 @@ function notify(message) {
   close.addEventListener("click", () => notice.remove());
   notice.append(sentence(message), close);
   document.querySelector(".notice")?.remove();
+  if (!message) return;
   $("notices").append(notice);
   setTimeout(() => notice.remove(), NOTICE_MS);
 }

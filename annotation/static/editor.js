@@ -25,6 +25,14 @@ export class Editor {
     return this.edit;
   }
 
+  /** Remove the mask of the displayed frame. */
+  clear() {
+    const edit = this.begin();
+    if (!edit) return;
+    edit.map.fill(0);
+    this.commit(edit, null);
+  }
+
   cancel() {
     this.edit.revert();
     this.edit = null;
@@ -41,7 +49,7 @@ export class Editor {
     this.history.add({ frame, ...change, annotated: this.state.annotated[frame], hints: [this.hints, hints] });
     this.hints = hints;
     this.changed(frame, change.rect, map);
-    this.reportErased(change, map);
+    if (!isEmpty(map)) this.reportErased(change, map);
   }
 
   changed(frame, rect, map) {
@@ -77,7 +85,7 @@ export class Editor {
     const erased = [...new Set(before.map((run) => run & 255))].find((label) => label && !map.includes(label));
     if (erased === undefined) return;
     this.actions.notify(`${this.objects.nameOf(erased)} has no pixels in this mask now. This does not mark it as ` +
-      "absent: a propagation keeps its prediction on this frame.");
+      "absent: a propagation keeps its prediction on this frame. Correct the first frame on which it is wrong.");
   }
 }
 

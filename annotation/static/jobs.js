@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 export class Jobs {
   /** @param actions followFrame(frame), notify(message), poll() */
   constructor({ api, clip, state, saver }, actions) {
-    Object.assign(this, { api, state, saver, actions, following: false, wantsFollow: true, wasRunning: false });
+    Object.assign(this, { api, state, saver, actions, following: true, wantsFollow: true, wasRunning: false });
     $("propagate").addEventListener("click", () => this.propagate());
     $("stop").addEventListener("click", () => this.post("stop", {}));
     $("export-stop").addEventListener("click", () => this.post("stop", {}));
@@ -23,7 +23,7 @@ export class Jobs {
   get propagating() { return this.running && this.state.job.kind === "propagate"; }
 
   propagate() {
-    const until = $("until-option").hidden || $("until").value === "" ? null : Number($("until").value);
+    const until = $("until-option").hidden || $("until").value === "" ? null : Math.trunc($("until").value);
     $("follow").checked = this.following = this.wantsFollow;
     this.post("propagate", { direction: $("direction").value, until });
   }
@@ -35,6 +35,8 @@ export class Jobs {
       if (this.saver.error) throw new Error("The last edit is not saved; press Retry first.");
       await this.saver.idle();
       await this.api.send("POST", path, content);
+      this.wasRunning = path !== "stop";            // also if the job ends before the next poll
+      if (this.wasRunning) this.actions.notify("");
       this.actions.poll();
     } catch (error) {
       this.actions.notify(error.message);
@@ -59,8 +61,15 @@ export class Jobs {
       $("progress-text").textContent = sentence(job.message) || progressText(job);
     }
     if ((propagating || this.wasRunning) && this.following && job.frame !== null) this.actions.followFrame(job.frame);
-    if (this.wasRunning && !running && job.message && !$("export-dialog").open) this.actions.notify(job.message);
+    if (this.wasRunning && !running && !$("export-dialog").open) this.actions.notify(this.ended(job));
     this.wasRunning = running;
+  }
+
+  ended({ kind, status, message }) {
+    if (kind !== "propagate" || status !== "done") return message;
+    const doubtful = this.state.doubtful.reduce((count, mark) => count + mark, 0);
+    return `${message}. ` + (doubtful ? `${doubtful} doubtful: press Next doubtful to check them.`
+      : "Check the result, then press Export.");
   }
 
   updateExport() {

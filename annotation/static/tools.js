@@ -140,11 +140,15 @@ class Box extends Tool {
 
   up() {
     this.active = false;
-    const { editor, grabcut, clip } = this.kit;
+    const { editor, grabcut, clip, notify } = this.kit;
     const box = clipped(bounds([this.start, this.end]), clip.width, clip.height);
     if (box.x1 - box.x0 < MIN_BOX || box.y1 - box.y0 < MIN_BOX) return;
     editor.objects.ensureSelected();
-    grabcut.segment({ frame: editor.frame, label: editor.label, box, strokes: [] });
+    const { frame, label, map } = editor, before = map && objectBox(map, label, clip);
+    const elsewhere = before && (before.x0 >= box.x1 || before.x1 <= box.x0 || before.y0 >= box.y1 ||
+      before.y1 <= box.y0);
+    grabcut.segment({ frame, label, box, strokes: [] }).then(() => elsewhere && notify(
+      `The box replaced the mask of ${editor.objects.nameOf(label)}. For another object: Undo, then Add object.`));
   }
 
   draw(context) {
@@ -178,7 +182,7 @@ class Scribble extends Tool {
   /** A box around the pixels that the object has already, with a margin; null if it has none. */
   boxOfObject() {
     const { editor: { map, label }, clip: { width, height } } = this.kit;
-    const found = boundingBox({ x0: 0, y0: 0, x1: width, y1: height }, width, (index) => map[index] === label);
+    const found = objectBox(map, label, { width, height });
     if (!found) return null;
     const dx = Math.ceil((found.x1 - found.x0) * 0.1) + 2, dy = Math.ceil((found.y1 - found.y0) * 0.1) + 2;
     return clipped({ x0: found.x0 - dx, y0: found.y0 - dy, x1: found.x1 + dx, y1: found.y1 + dy }, width, height);
@@ -326,4 +330,8 @@ function stroke(context, view, { points, radius, object }) {
     context.strokeStyle = colour;
     context.stroke();
   }
+}
+
+function objectBox(map, label, { width, height }) {
+  return boundingBox({ x0: 0, y0: 0, x1: width, y1: height }, width, (index) => map[index] === label);
 }
