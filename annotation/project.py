@@ -119,53 +119,59 @@ class Project:
         self._dependencies: dict[str, tuple[list[int], list[str]]] = {}
         self.names: dict[int, str] = {}
         self.palette = davis_palette()
-        self._open(masks)
+        self._read_objects()
+        if any((folder / "masks").glob("*.png")):
+            self._read_masks(folder / "masks", own=True)
+        if masks is not None:
+            self._read_masks(masks, own=False)
+        self._read_predictions()
+        self._masks_changed()
+        self._save_objects(self.names)
 
-    def _open(self, masks: Path | None) -> None:
-        size, file = [self.frames.width, self.frames.height], self.folder / "objects.json"
-        foreign = [path for path in self.folder.iterdir() if path.name not in SYSTEM_FILES]
-        if foreign and not file.exists():
-            raise InputError(f"{self.folder}: holds other files ({foreign[0].name}); choose another --output")
-        if file.exists():
-            try:
-                content = json.loads(file.read_text())
-                clip, digest = str(content["clip"]), content["digest"]
-                names = {int(label): clean_name(name, int(label)) for label, name in content["objects"].items()}
-                self._check_names(names)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
-                file.replace(self.folder / "objects.json.damaged")
-                warn(f"{file}: damaged, so the objects get new names; kept as objects.json.damaged")
-            else:
-                self.names = names
-                if digest != self.frames.digest:
-                    raise InputError(f"{self.folder}: belongs to another clip ({clip}), or its frames have changed; "
-                                     f"choose another --output, and start with --masks {self.folder / 'masks'} if its "
-                                     f"masks fit")
-        sources = [path for path in (self.folder / "masks",) if path.is_dir() and any(path.glob("*.png"))]
-        for source in [*sources, *([masks] if masks else [])]:
-            for index, path in find_masks(self.frames.names, source, self.frames.numbered).items():
-                mask = fit_mask(path, read_mask(path, show_warnings=True), size[1], size[0]).astype(np.uint8)
-                if index in self._digests:
-                    if zlib.crc32(np.ascontiguousarray(mask)) != self._digests[index]:
-                        warn(f"{path}: {self.folder} has another mask of this frame, which is kept")
-                    continue
-                if not self._digests:
-                    self.palette = palette_of(path) or self.palette
-                if source == masks:
-                    self.save_mask(index, mask)
-                else:
-                    self._note_mask(index, mask)
-                    for label in self._labels[index]:
-                        self.names.setdefault(label, clean_name("", label))
+    def _read_objects(self) -> None:
+        """Read the names of the objects, and check that the folder belongs to the clip."""
+        file = self.folder / "objects.json"
+        if not file.exists():
+            foreign = [path.name for path in self.folder.iterdir() if path.name not in SYSTEM_FILES]
+            if foreign:
+                raise InputError(f"{self.folder}: holds other files ({foreign[0]}); choose another --output")
+            return
+        try:
+            content = json.loads(file.read_text())
+            clip, digest = str(content["clip"]), content["digest"]
+            names = {int(label): clean_name(name, int(label)) for label, name in content["objects"].items()}
+            self._check_names(names)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
+            file.replace(self.folder / "objects.json.damaged")
+            warn(f"{file}: damaged, so the objects get new names; kept as objects.json.damaged")
+            return
+        if digest != self.frames.digest:
+            raise InputError(f"{self.folder}: belongs to another clip ({clip}), or its frames have changed; choose "
+                             f"another --output, and start with --masks {self.folder / 'masks'} if its masks fit")
+        self.names = names
+
+    def _read_masks(self, source: Path, own: bool) -> None:
+        """Read masks; those that are not the annotation's own become input masks of frames that have none."""
+        for index, path in find_masks(self.frames.names, source, self.frames.numbered).items():
+            mask = read_mask(path, show_warnings=True)
+            mask = fit_mask(path, mask, self.frames.height, self.frames.width).astype(np.uint8)
+            if not self._digests:
+                self.palette = palette_of(path) or self.palette
+            if own:
+                self._note_mask(index, mask)
+                self.names = {label: clean_name("", label) for label in self._labels[index]} | self.names
+            elif index not in self._digests:
+                self.save_mask(index, mask)
+            elif zlib.crc32(np.ascontiguousarray(mask)) != self._digests[index]:
+                warn(f"{path}: {self.folder} has another mask of this frame, which is kept")
+
+    def _read_predictions(self) -> None:
+        index_of = {name: index for index, name in enumerate(self.frames.names)}
         for direction in DIRECTIONS:
-            folder = self.folder / "predictions" / direction
-            index_of = {name: index for index, name in enumerate(self.frames.names)}
-            for path in folder.glob("*.png"):
+            for path in (self.folder / "predictions" / direction).glob("*.png"):
                 result = read_result(path)
                 if result is not None and path.stem in index_of:
                     self._results[direction][index_of[path.stem]] = result
-        self._masks_changed()
-        self._save_objects(self.names)
 
     # ---- input masks ----
 
