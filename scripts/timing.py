@@ -5,6 +5,7 @@ import argparse
 import multiprocessing
 import resource
 import statistics
+import sys
 import timeit
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -35,7 +36,8 @@ def measure(function: Callable[[], torch.Tensor], repeats: int, device: torch.de
     seconds = timeit.repeat(lambda: function().cpu(), number=1, repeat=1 + repeats)[1:]     # .cpu() waits for the GPU
     if device.type == "cuda":
         return statistics.median(seconds), torch.cuda.max_memory_allocated(device) / 2 ** 20
-    return statistics.median(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    unit = 1 if sys.platform == "darwin" else 1024           # bytes of ru_maxrss
+    return statistics.median(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
 
 
 @torch.inference_mode()
