@@ -50,7 +50,10 @@ def _requested_frames(meta: Path) -> dict[str, frozenset[str]]:
     """The names of the frames that the server of the benchmark scores, by video: those of all its objects."""
     try:
         videos = json.loads(meta.read_text(encoding="utf-8"))["videos"]
-        return {name: frozenset(frame for item in video["objects"].values() for frame in item["frames"])
-                for name, video in videos.items()}
+        requested = {name: frozenset(frame for item in video["objects"].values() for frame in item["frames"])
+                     for name, video in videos.items()}
+        if not all(isinstance(frame, str) for names in requested.values() for frame in names):
+            raise ValueError
+        return requested
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{meta}: not the meta.json of YouTubeVOS (videos, objects, frames)") from error

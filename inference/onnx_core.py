@@ -46,12 +46,14 @@ class OnnxCore:
             (H, W) uint8, the label of each pixel.
 
         Raises:
-            ValueError: the frame has another size.
+            ValueError: the frame or the mask has another size.
         """
         height, width = frame.shape[:2]
         down, across = self.size[0] - height, self.size[1] - width
         if not (0 <= down < 16 and 0 <= across < 16):
             raise ValueError(f"frame of {width}x{height} pixels: the files are for {self.size[1]}x{self.size[0]}")
+        if mask is not None and mask.shape != (height, width):
+            raise ValueError(f"mask of size {mask.shape} for a frame of size {(height, width)}")
         borders = (down // 2, down - down // 2), (across // 2, across - across // 2)
         image = np.pad((frame / np.float32(255) - MEAN) / STD, (*borders, (0, 0))).transpose(2, 0, 1)[None]
         if mask is None:

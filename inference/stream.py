@@ -9,6 +9,13 @@ from model.defaults import INFERENCE_DEFAULTS
 from model.network import PropagationNetwork
 
 
+def check_labels(mask: np.ndarray, frame: np.ndarray) -> None:
+    """Raise ValueError unless the mask has labels from 0 to 255 and the size of its frame."""
+    if mask.dtype.kind not in "iub" or mask.shape != frame.shape[:2] or mask.min() < 0 or mask.max() > 255:
+        raise ValueError(f"mask of {mask.dtype} {mask.shape}: it must be integers from 0 to 255, of the size of its "
+                         f"frame, {frame.shape[:2]}")
+
+
 class StreamCore(InferenceCore):
     """An `InferenceCore` with the inference defaults of its network, which also takes uint8 frames.
 
@@ -34,8 +41,12 @@ class StreamCore(InferenceCore):
             (H, W) uint8, the label of each pixel; 0 everywhere before the first mask.
 
         Raises:
-            ValueError: as `step`.
+            ValueError: as `step`, or the frame or the mask has another shape or type.
         """
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise ValueError(f"frame of {frame.dtype} {frame.shape}: it must be uint8 (H, W, 3), RGB")
+        if mask is not None:
+            check_labels(mask, frame)
         height, width = frame.shape[:2]
         size = inference_size(height, width, self.size)
         labels = None if mask is None else np.setdiff1d(mask, 0).tolist()

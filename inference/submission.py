@@ -57,6 +57,8 @@ def write_submission(path: Path, videos: Sequence[Video], output: Path, folder: 
         the problems of all videos, see `check_masks`. If there are any, nothing is written.
     """
     problems = [problem for video in videos for problem in check_masks(video, output / video.name)]
+    if not any(video.requested_names() for video in videos):
+        problems.append(f"{path}: no frame is requested, so there is nothing to submit")
     if not problems:
         with atomic_file(path) as partial, zipfile.ZipFile(partial, "w") as archive:
             for video in videos:

@@ -80,3 +80,14 @@ def test_stream_example(clip, tmp_path, monkeypatch):
     assert len(shown) == len(frames)
     overlap = (names["labels"] > 0) & (masks[-1] > 0)
     assert overlap.sum() > 0.8 * ((names["labels"] > 0) | (masks[-1] > 0)).sum()
+
+
+@pytest.mark.parametrize(("frame", "mask"), [
+    (np.zeros((96, 128, 3), np.float32), None), (np.zeros((96, 128, 4), np.uint8), None),
+    (np.zeros((96, 128), np.uint8), None), (np.zeros((96, 128, 3), np.uint8), np.zeros((48, 128), np.uint8)),
+    (np.zeros((96, 128, 3), np.uint8), np.zeros((96, 128))),
+    (np.zeros((96, 128, 3), np.uint8), np.full((96, 128), -7)),
+    (np.zeros((96, 128, 3), np.uint8), np.full((96, 128), 700))])
+def test_frames_and_masks_of_other_kinds_are_refused(frame, mask):
+    with pytest.raises(ValueError, match="it must be"):
+        load("lite", size=64)().segment_frame(frame, mask)

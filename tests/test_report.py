@@ -384,6 +384,8 @@ def test_zip_of_youtube(evaluate, youtube, requested):
     if requested:
         for content, message in (({"videos": {"other": {"objects": {}}}}, "names 1 video without frames or masks, such "
                                                                          "as other"),
+                                 ({"videos": {"late": {"objects": {"7": {"frames": [2]}}}}}, "not the meta.json of"),
+                                 ({"videos": {}}, "yv.zip: no frame is requested, so there is nothing to submit"),
                                  ({"videos": []}, "not the meta.json of YouTubeVOS")):
             meta.write_text(json.dumps(content))
             _, err = evaluate(*arguments, code=2)
