@@ -12,7 +12,7 @@ import numpy as np
 
 from dataset.clip import image_frames
 from dataset.video_reader import MIN_SIDE, VideoFrames
-from util.cli import InputError, first_line
+from util.cli import InputError, first_line, user_message
 from util.opencv import cv2
 
 CACHE_BYTES = 2 ** 28
@@ -67,7 +67,7 @@ class ClipFrames:
                 if count < 0.98 * expected:
                     self.problem = f"only {count} of {expected} frames can be decoded; is the file incomplete?"
             except (InputError, OSError, cv2.error) as error:
-                self.error = self.problem = first_line(error)
+                self.error = self.problem = user_message(error) or first_line(error)
             if not self._closed.is_set():
                 self.scanned.set()
                 on_scanned()

@@ -226,7 +226,8 @@ class Project:
             for index, labels in self._labels.items():
                 lost = set(labels) - set(names)
                 if lost:
-                    raise InputError(f"{self.names[min(lost)]} is in the mask of frame {index}; erase it there first")
+                    name = self.names.get(min(lost)) or clean_name("", min(lost))
+                    raise InputError(f"{name} is in the mask of frame {index}; erase it there first")
             self._check_names(names)
             names = {label: clean_name(name, label) for label, name in sorted(names.items())}
             self._save_objects(names)

@@ -219,8 +219,8 @@ def propagate_command(args: argparse.Namespace, folder: Path) -> str:
     flags += [f"--{name}" for name in ("use_km", "no_km", "no_top", "amp", "tf32") if getattr(args, name)]
     flags += [] if args.top_k is None else ["--top_k", args.top_k]
     words = ["python", "propagate.py", source[0], source[1].absolute(), "--masks", folder / "masks", "--output",
-             folder / "propagated", "--direction", "both", "--model", args.model, *flags, "--mem_every", args.mem_every,
-             "--max_memory_frames", args.max_memory_frames]
+             folder / "propagated", "--direction", "both", "--model", args.model.absolute(), *flags,
+             "--mem_every", args.mem_every, "--max_memory_frames", args.max_memory_frames]
     return shlex.join(map(str, words))
 
 

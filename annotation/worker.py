@@ -14,7 +14,7 @@ from inference.confidence import object_confidences
 from inference.propagation import PropagationConfig, Timer, load_for_propagation, propagate
 from inference_core import InferenceCore
 from model.network import PropagationNetwork
-from util.cli import InputError, first_line, is_out_of_memory
+from util.cli import InputError, first_line, user_message
 from util.device import allow_tf32, pick_device
 
 SNAPSHOT_BYTES = 2 ** 29        # of one pass
@@ -62,7 +62,7 @@ def work(pipe: Connection, stop: Event, args: argparse.Namespace) -> None:
         settings = f"{checksum:08x} {replace(config, workers=0)} {args.tf32}"
         pipe.send(("ready", network.variant, str(device), settings))
     except (InputError, OSError) as error:
-        pipe.send(("failed", first_line(error)))
+        pipe.send(("failed", user_message(error)))
         return
     snapshots = {"forward": Snapshots(), "backward": Snapshots()}
     try:
@@ -73,8 +73,7 @@ def work(pipe: Connection, stop: Event, args: argparse.Namespace) -> None:
             except (InputError, OSError, RuntimeError) as error:
                 if isinstance(error, BrokenPipeError):
                     raise
-                lack = "not enough memory: " if is_out_of_memory(error) else ""
-                pipe.send(("failed", f"{lack}{first_line(error)}"))
+                pipe.send(("failed", user_message(error) or first_line(error)))
     except (EOFError, BrokenPipeError, ConnectionResetError):       # the server has ended
         return
 
@@ -82,9 +81,9 @@ def work(pipe: Connection, stop: Event, args: argparse.Namespace) -> None:
 def _run(job: Pass, network: PropagationNetwork, config: PropagationConfig, snapshots: Snapshots, pipe: Connection,
          stop: Event) -> str:
     start = job.indices.index(job.start)
-    position, core = snapshots.before(start, job.depends) or (-1, config.new_core(network))
-    frames = propagate(core, job.video, config, job.indices[position + 1:], Timer())
-    for position, prediction in enumerate(frames, position + 1):            # noqa: B020
+    latest, core = snapshots.before(start, job.depends) or (-1, config.new_core(network))
+    frames = propagate(core, job.video, config, job.indices[latest + 1:], Timer())
+    for position, prediction in enumerate(frames, latest + 1):
         index, depends = prediction.index, job.depends[position]
         result = None
         if position >= start:

@@ -99,8 +99,8 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
             print(f"({scored} of {len(videos)} videos have scores)")
         if scores:
             write_csv(scores, args.output / "scores.csv", network.variant, settings["model"])
-        else:
-            (args.output / "scores.csv").unlink(missing_ok=True)            # of an earlier run
+        elif (args.output / "scores.csv").exists():
+            warn(f"{args.output / 'scores.csv'} has the scores of an earlier run")
         if args.report:
             report = args.output / "report.html"
             write_report(report, f"{Path(sys.argv[0]).stem}: {args.output.resolve().name}",

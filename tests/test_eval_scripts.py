@@ -288,10 +288,14 @@ def test_davis_2017_renumbers_objects_and_keeps_the_palette(evaluate, davis17, n
     write_mask(first, np.array([0, 4, 9], np.uint8)[original], davis_palette())
     for index in (1, 2):
         (davis17 / f"Annotations/480p/pair/{index:05d}.png").unlink()
-    printed, _ = evaluate("eval_davis", "--davis", davis17.parent, "--model", LITE_WEIGHTS, "--output",
-                          tmp_path / "out", network=network)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/scores.csv").write_text("of an earlier run")
+    printed, err = evaluate("eval_davis", "--davis", davis17.parent, "--model", LITE_WEIGHTS, "--output",
+                            tmp_path / "out", network=network)
     assert printed.startswith("network: published (")
     assert "No scores: no video has usable ground truth for more than two frames." in printed
+    assert "scores.csv has the scores of an earlier run" in err
+    assert (tmp_path / "out/scores.csv").read_text() == "of an earlier run"
     frames = sorted((davis17 / "JPEGImages/480p/pair").iterdir())
     for stem, expected in expected_masks(frames, {0: original}, network, {1: 1, 2: 2}):
         written = Image.open(tmp_path / f"out/pair/{stem}.png")
