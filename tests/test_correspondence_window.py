@@ -87,8 +87,7 @@ def screen():
 @pytest.mark.slow
 def test_the_heat_map_follows_the_mouse(screen, network, tmp_path):
     env = {name: value for name, value in os.environ.items() if name != "WAYLAND_DISPLAY"} | {"DISPLAY": screen}
-    program = subprocess.Popen(command("try_correspondence.py", "--model", "lite", "--output", "views"),
-                               cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    program = None
 
     def xdotool(*arguments):
         return subprocess.run(["xdotool", *map(str, arguments)], env=env, capture_output=True, text=True,
@@ -111,9 +110,9 @@ def test_the_heat_map_follows_the_mouse(screen, network, tmp_path):
         x, y = int(place["X"]), int(place["Y"])
         return grabbed[y:y + int(place["HEIGHT"]), x:x + int(place["WIDTH"])]
 
-    def soon(title, image):
+    def soon(title, image, seconds=60):
         """Wait until the window shows the image (it may have a border)."""
-        deadline, best = time.time() + 60, 255.0
+        deadline, best = time.time() + seconds, 255.0
         while time.time() < deadline:
             view = shown(title)
             for top in range(max(view.shape[0] - image.shape[0], 0) + 1):
@@ -128,8 +127,19 @@ def test_the_heat_map_follows_the_mouse(screen, network, tmp_path):
 
     source, target = map(read_frame, IMAGES)
     try:
-        window("Source"), window("Target")
-        assert soon("Source", source)
+        for attempt in range(5):        # on a busy screen, Qt at times never paints a window that it opened
+            program = subprocess.Popen(command("try_correspondence.py", "--model", "lite", "--output", "views"),
+                                       cwd=tmp_path, env=env, text=True,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            try:
+                assert soon("Source", source, 10)
+                assert soon("Target", (target * 0.5).astype(np.uint8), 10)
+                break
+            except AssertionError:
+                if attempt == 4:
+                    raise
+                program.kill()
+                program.communicate()
         xdotool("mousemove", "--window", window("Source"), 200, 150, "click", 1)
         assert soon("Target", expected(network, source, target, [(200, 150)])[1])
         xdotool("mousemove", "--window", window("Source"), 100, 100, "mousedown", 1)
