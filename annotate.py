@@ -13,6 +13,7 @@ so far; DIR/export, what you export: palette PNGs, black-and-white masks, cut-ou
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 from inference.arguments import add_arguments
@@ -46,16 +47,16 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    try:
-        import starlette  # noqa: F401
-        import uvicorn
-    except ImportError as error:
-        raise InputError("annotate.py needs starlette and uvicorn; install them with pip install -r "
-                         "requirements-extras.txt") from error
+    missing = [name for name in ("av", "starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"annotate.py needs {', '.join(missing)}; install with pip install -r "
+                         "requirements-extras.txt")
     import secrets
     import socket
     import webbrowser
     from contextlib import closing
+
+    import uvicorn
 
     from annotation.frames import ClipFrames
     from annotation.jobs import Jobs, Worker

@@ -11,7 +11,7 @@ from tempfile import TemporaryFile
 import numpy as np
 
 from dataset.clip import image_frames
-from dataset.video_reader import MIN_SIDE, VideoFrames
+from dataset.video_reader import MIN_SIDE, VideoFrames, opencv_path
 from util.cli import InputError, first_line, user_message
 from util.opencv import cv2
 
@@ -72,6 +72,7 @@ class ClipFrames:
                 self.scanned.set()
                 on_scanned()
         if self.numbered:
+            import av  # noqa: F401     (takes 0.1 s, which the first jump need not wait for)
             self._previews = _Previews(folder)
             self._scan = threading.Thread(target=run, daemon=True)
             self._scan.start()
@@ -115,13 +116,20 @@ class ClipFrames:
             self._cache.move_to_end(index)
             return self._cache[index]
 
-    def preview(self, index: int) -> bytes | None:
-        """A JPEG of the frame, which may be small and, in a video that is being scanned, of a neighbouring frame."""
+    def preview(self, index: int, sought: bool = False) -> bytes | None:
+        """A JPEG of the frame, which may be small; None if there is none.
+
+        Of a frame that has not been scanned, the keyframe before it, which takes some milliseconds, or, if it is
+        ``sought``, the frame that the decoder finds by seeking, which may take seconds.
+        """
         if self._previews is None:
             return None
         preview = self._previews.get(index)
         if preview is not None or self.is_exact(index):
             return preview
+        keyframe = None if sought else self._keyframe(index)
+        if keyframe is not None:
+            return jpeg(shrink(keyframe))
         with self._decoding:
             return jpeg(shrink(self._seek(index)))
 
@@ -143,6 +151,19 @@ class ClipFrames:
             if len(self._cache) > max(2, CACHE_BYTES // frame.nbytes):
                 self._cache.popitem(last=False)
         self._stream = (index + 1, stream)
+
+    def _keyframe(self, index: int) -> np.ndarray | None:
+        """The keyframe at or before a frame. OpenCV cannot stop there: it decodes all frames from it on."""
+        import av
+        try:
+            with av.open(opencv_path(self.reader.path)) as container:
+                stream = container.streams.video[0]
+                time = int(index / self.reader.fps / stream.time_base) + (stream.start_time or 0)
+                container.seek(time, stream=stream)
+                frame = next(container.decode(stream))
+                return None if frame.rotation else frame.to_ndarray(format="rgb24")
+        except (av.FFmpegError, IndexError, StopIteration, TypeError):      # as where a format has no time stamps
+            return None
 
     def _seek(self, index: int) -> np.ndarray:
         for frame in self.reader.decode(index):

@@ -137,8 +137,9 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
 
     async def frame(request: Request) -> Response:
         index = index_of(request)
-        if "preview" in request.query_params:
-            preview = await run_sync(frames.preview, index)
+        kind = request.query_params.get("kind", "exact")
+        if kind != "exact":
+            preview = await run_sync(frames.preview, index, kind == "sought")
             if preview is not None:
                 return Response(preview, media_type="image/jpeg")
         while not frames.is_exact(index):

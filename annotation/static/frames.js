@@ -1,10 +1,14 @@
-/** Frames for the stage: a preview at once, the exact frame when the user rests, then its neighbours. */
+/**
+ * Frames for the stage: a preview at once, the exact frame when the user rests, then its neighbours. While a video is
+ * being scanned, the preview may be of the keyframe before, and is followed by one of the frame itself, which is sought.
+ */
 import { Cache } from "./cache.js";
 import { ServerGone, SessionTaken } from "./api.js";
 
 const CACHE_BYTES = 160e6;
 const REST_MS = 150;
 const MAX_REQUESTS = 2;
+const KINDS = ["preview", "sought", "exact"];       // from the worst to the best
 
 export class FrameLoader {
   /**
@@ -33,7 +37,7 @@ export class FrameLoader {
       this.rested = true;
       this.pump();
     }, REST_MS);
-    for (const [key, request] of this.requests) if (key !== `exact ${frame}` && request.exact) request.abort.abort();
+    for (const [key, request] of this.requests) if (request.frame !== frame && request.kind !== "preview") request.abort.abort();
     if (this.cache.get(frame)) this.draw(frame, this.order);
     this.pump();
   }
@@ -53,43 +57,43 @@ export class FrameLoader {
 
   next() {
     const wanted = this.wanted;
-    if (this.isMissing(wanted, false)) return [wanted, false];
-    if (!this.rested) return null;
-    if (this.isMissing(wanted, true)) return [wanted, true];
-    if (!this.cache.get(wanted)?.exact) return null;
-    const neighbour = [wanted + 1, wanted - 1, wanted + 2].find((frame) => this.isMissing(frame, true));
-    return neighbour === undefined ? null : [neighbour, true];
+    const kinds = this.state.indexed < 1 ? KINDS : ["preview", "exact"];
+    const kind = kinds.find((kind) => (kind === "preview" || this.rested) && this.isMissing(wanted, kind));
+    if (kind) return [wanted, kind];
+    if (!this.rested || !this.cache.get(wanted)?.exact) return null;
+    const neighbour = [wanted + 1, wanted - 1, wanted + 2].find((frame) => this.isMissing(frame, "exact"));
+    return neighbour === undefined ? null : [neighbour, "exact"];
   }
 
-  isMissing(frame, exact) {
+  /** Whether a kind of the frame, or a better one, is neither known nor requested. */
+  isMissing(frame, kind) {
     if (frame < 0 || frame >= this.state.frames || this.failed.has(frame)) return false;
-    const image = this.cache.values.get(frame);
-    const known = exact ? image?.exact : image || this.requests.has(`exact ${frame}`);
-    return !known && !this.requests.has(key(frame, exact));
+    return rank(this.cache.values.get(frame)?.kind) < rank(kind) && !this.requests.has(key(frame, kind))
+      && !(kind === "preview" && this.requests.has(key(frame, "exact")));
   }
 
-  async request(frame, exact) {
-    const request = { exact, abort: new AbortController() };
+  async request(frame, kind) {
+    const request = { frame, kind, abort: new AbortController() };
     const order = this.order;
-    this.requests.set(key(frame, exact), request);
+    this.requests.set(key(frame, kind), request);
     try {
-      const file = await this.api.blob(`frames/${frame}${exact ? "" : "?preview=1"}`, request.abort.signal);
-      const bitmap = await createImageBitmap(file);
-      this.receive(frame, bitmap, exact || (bitmap.width === this.clip.width && this.state.indexed === 1), order);
+      const scanned = this.state.indexed === 1;
+      const bitmap = await createImageBitmap(await this.api.blob(`frames/${frame}?kind=${kind}`, request.abort.signal));
+      this.receive(frame, bitmap, scanned && bitmap.width === this.clip.width ? "exact" : kind, order);
     } catch (error) {
       if (error.name !== "AbortError") this.fail(frame, error);
     } finally {
-      this.requests.delete(key(frame, exact));
+      this.requests.delete(key(frame, kind));
       this.pump();
     }
   }
 
-  receive(frame, bitmap, exact, order) {
-    if (this.cache.values.get(frame)?.exact) {
+  receive(frame, bitmap, kind, order) {
+    if (rank(this.cache.values.get(frame)?.kind) >= rank(kind)) {
       bitmap.close();
       return;
     }
-    this.cache.set(frame, { bitmap, exact });
+    this.cache.set(frame, { bitmap, kind, exact: kind === "exact" });
     if (frame === this.wanted) this.draw(frame, this.order);
     else if (!this.rested && order > this.latest) this.draw(frame, order);
   }
@@ -106,4 +110,6 @@ export class FrameLoader {
   }
 }
 
-function key(frame, exact) { return `${exact ? "exact" : "preview"} ${frame}`; }
+function key(frame, kind) { return `${kind} ${frame}`; }
+
+function rank(kind) { return KINDS.indexOf(kind); }
