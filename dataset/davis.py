@@ -54,6 +54,8 @@ def read_list(path: Path) -> list[str]:
 
 
 def _video(root: Path, name: str, **options: bool) -> Video:
+    if Path(name).name != name:
+        raise InputError(f"{root}: its list names {name!r}, which is not the name of a video")
     frames = ImageFrames(image_files(root / "JPEGImages" / "480p" / name))
     masks = root / "Annotations" / "480p" / name
     first = masks / f"{frames.names[0]}.png"
