@@ -15,6 +15,7 @@ import torch
 from commands import ROOT, command
 from PIL import Image
 
+from dataset.davis import davis_2017
 from dataset.image_io import read_frame, read_mask, write_mask
 from dataset.synthetic import write_clip
 from inference import evaluation
@@ -155,6 +156,12 @@ def test_davis_2016(evaluate16, davis16, lite, tmp_path):
     assert scores[0] == ["sequence", "object", "J&F", "J", "F", "network", "weights"]
     assert [row[:2] for row in scores[1:]] == [[name, "255"] for name in VIDEOS]
     assert all(row[5] == "lite" and row[6].startswith("crc32:") and len(row[6]) == 14 for row in scores[1:])
+
+
+def test_a_list_cannot_name_paths(davis17):
+    (davis17 / "ImageSets/2017/val.txt").write_text("../JPEGImages/480p/pair\n")
+    with pytest.raises(InputError, match=r"names '\.\./JPEGImages/480p/pair', which is not the name of a video"):
+        davis_2017(davis17.parent, "val")
 
 
 def test_the_list_of_the_2017_folder_comes_first(evaluate16, davis16, tmp_path):
