@@ -67,8 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None, max_memory_
     add("--max_memory_frames", type=positive_int, default=max_memory_frames, metavar="N",
         help=f"keep at most N memory frames: the first one and the latest N-1 (default: "
              f"{max_memory_frames or 'no limit'})")
-    add("--amp", action="store_true",
-        help="automatic mixed precision: faster on most GPUs, masks differ slightly (default: off)")
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument("--amp", action="store_true", default=None,
+                           help="automatic mixed precision: faster on most GPUs, masks differ slightly (default: off; "
+                                "lite: on where the CPU has bfloat16 instructions)")
+    precision.add_argument("--no_amp", action="store_false", dest="amp", help="no mixed precision, for any network")
     add("--tf32", action="store_true", help="allow TF32 on NVIDIA GPUs: faster, masks differ slightly (default: off)")
     add("--num_workers", type=non_negative_int, default=2, metavar="N",
         help="threads that read frames ahead (default: %(default)s)")

@@ -21,6 +21,7 @@ from model.defaults import INFERENCE_DEFAULTS, KERNEL_SIGMA, STRIDE
 from model.network import PropagationNetwork
 from util.allocation import keep_memory
 from util.cli import InputError, is_out_of_memory, pluralize, warn
+from util.device import has_bfloat16_instructions
 from util.normalization import normalize
 
 MIN_BYTES_PER_PIXEL = 120       # at the inference size; measured: 200 (lite) to 600 (published) with one object
@@ -43,12 +44,19 @@ class PropagationConfig:
         defaults = INFERENCE_DEFAULTS[network.variant]
         size = args.size or defaults.size or args.default_size
         kernel_sigma = defaults.kernel_sigma or (KERNEL_SIGMA if args.use_km else None)
+        amp = default_amp(network) if args.amp is None else args.amp
         return cls(None if args.no_top else args.top_k or defaults.top_k, None if args.no_km else kernel_sigma,
-                   args.mem_every, args.max_memory_frames, args.amp, None if size == -1 else size, args.num_workers)
+                   args.mem_every, args.max_memory_frames, amp, None if size == -1 else size, args.num_workers)
 
     def new_core(self, network: PropagationNetwork) -> InferenceCore:
         """A core with these settings, which has seen no frame."""
         return InferenceCore(network, self.top_k, self.kernel_sigma, self.mem_every, self.max_memory_frames, self.amp)
+
+
+def default_amp(network: PropagationNetwork) -> bool:
+    """Return whether 16-bit computation is the default of the network on its device."""
+    device = next(network.parameters()).device
+    return INFERENCE_DEFAULTS[network.variant].bfloat16 and has_bfloat16_instructions(device)
 
 
 def load_for_propagation(path: Path, device: torch.device) -> PropagationNetwork:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inference.propagation import inference_size, preprocess_frame, resize_mask
+from inference.propagation import default_amp, inference_size, preprocess_frame, resize_mask
 from inference_core import InferenceCore, to_label_map
 from model.defaults import INFERENCE_DEFAULTS
 from model.network import PropagationNetwork
@@ -22,12 +22,13 @@ class StreamCore(InferenceCore):
     Args:
         network: its device is used.
         size: pixels of the shorter side at inference; None: the size of the frames.
-        options: those of `InferenceCore`; by default, top_k and kernel_sigma are the network's.
+        options: those of `InferenceCore`; by default, top_k, kernel_sigma and amp are the network's.
     """
 
     def __init__(self, network: PropagationNetwork, size: int | None = 480, **options: int | float | bool | None):
-        _, top_k, kernel_sigma = INFERENCE_DEFAULTS[network.variant]
-        super().__init__(network, **{"top_k": top_k, "kernel_sigma": kernel_sigma, **options})
+        defaults = INFERENCE_DEFAULTS[network.variant]
+        super().__init__(network, **{"top_k": defaults.top_k, "kernel_sigma": defaults.kernel_sigma,
+                                     "amp": default_amp(network), **options})
         self.size = size
 
     def segment_frame(self, frame: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:

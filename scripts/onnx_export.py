@@ -100,7 +100,7 @@ def export(network: PropagationNetwork, size: Sequence[int], folder: Path) -> It
         InputError: the frame has fewer stride-16 locations than the network reads.
     """
     height, width = (side + -side % STRIDE for side in size)
-    _, top_k, kernel_sigma = INFERENCE_DEFAULTS[network.variant]
+    _, top_k, kernel_sigma, _ = INFERENCE_DEFAULTS[network.variant]
     if height * width < top_k * STRIDE ** 2:
         raise InputError(f"--size {size[0]} {size[1]}: too small, {top_k} locations of 16x16 pixels are read")
     objects, locations, channels = Dim("objects"), Dim("locations"), Dim("channels")
@@ -152,7 +152,7 @@ def compare(network: PropagationNetwork, folder: Path, size: Sequence[int], fram
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")        # as OMP_WAIT_POLICY of PyTorch
-    cores = StreamCore(network, size=None).segment_frame, OnnxCore(folder, options=options).step
+    cores = StreamCore(network, size=None, amp=False).segment_frame, OnnxCore(folder, options=options).step
     equal, seconds, mask = [], ([], []), None
     for frame, ground_truth in draw_clip(frames, *size, objects, seed=0):
         mask = ground_truth if not equal else None

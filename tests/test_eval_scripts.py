@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from inference.propagation import PropagationConfig, preprocess_frame
 from inference_core import InferenceCore, to_label_map
 from model.checkpoint import load_network
 from model.defaults import INFERENCE_DEFAULTS, LITE_WEIGHTS
+from model.variants import build
 from util.cli import InputError
 from util.files import TEMPORARY, lock
 from util.palette import davis_palette
@@ -140,7 +140,7 @@ def expected_masks(frames, masks, network, values):
 
 
 def test_davis_2016(evaluate16, davis16, lite, tmp_path):
-    printed, _ = evaluate16(tmp_path)
+    printed, _ = evaluate16(tmp_path, "--no_amp")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".settings", *VIDEOS, "scores.csv"]
     for line in ("network: lite (", "\nTotal processing time: ", "\nTotal processed frames: 12\n", "\nFPS: ",
                  "\noverall "):
@@ -337,7 +337,7 @@ def test_sizes_are_the_published_ones(monkeypatch, script, size):
 
     def evaluate(read_videos, args):
         for variant in INFERENCE_DEFAULTS:
-            sizes[variant] = PropagationConfig.from_args(args, SimpleNamespace(variant=variant)).size
+            sizes[variant] = PropagationConfig.from_args(args, build(variant)).size
 
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
     monkeypatch.setattr(sys, "argv", [script, "--output", "out"])

@@ -34,7 +34,7 @@ def test_files_give_the_masks_of_pytorch(name, weights, tmp_path, monkeypatch, c
 
     # One and three objects, a memory that overflows, and labels with a gap.
     for objects, options in ((1, {}), (3, {"mem_every": 2, "max_memory_frames": 2})):
-        core = StreamCore(load_network(path), size=None, **options)
+        core = StreamCore(load_network(path), size=None, amp=False, **options)
         other = onnx_core.OnnxCore(tmp_path, **options)
         different = 0
         for index, (frame, mask) in enumerate(draw_clip(6, *size, objects, seed=2)):

@@ -22,7 +22,7 @@ from inference.propagation import PropagationConfig, preprocess_frame
 from inference_core import InferenceCore, to_label_map
 from model import defaults
 from model.checkpoint import load_network
-from model.variants import lite_network
+from model.variants import build, lite_network
 from util import progress
 from util.cli import InputError
 
@@ -63,10 +63,11 @@ def masks_in(folder):
 
 
 def test_forward_is_what_the_core_computes(clip, propagate, lite, tmp_path):
-    printed = propagate(tmp_path / "out", overlay=True).out
+    printed = propagate(tmp_path / "out", overlay=True, no_amp=True).out
     assert f"6 of 6 frames have a mask: {tmp_path}/out (" in printed
     assert "frames/s on" in printed
-    core = InferenceCore(lite, *defaults.INFERENCE_DEFAULTS["lite"][1:])
+    _, top_k, kernel_sigma, _ = defaults.INFERENCE_DEFAULTS["lite"]
+    core = InferenceCore(lite, top_k, kernel_sigma)
     for path in sorted((clip / "frames").iterdir()):
         frame = read_frame(path)
         mask = torch.from_numpy(read_mask(clip / "masks/00000.png")) if path.stem == "00000" else None
@@ -264,12 +265,20 @@ def test_published_and_lite_are_names_of_weights(tmp_path, monkeypatch, capsys):
     ("published", (), None), ("published", ("--use_km",), 5.6), ("published", ("--no_km",), None),
     ("lite", (), 7.0), ("lite", ("--use_km",), 7.0), ("lite", ("--no_km",), None)])
 def test_kernelized_reading_is_by_the_networks_default_or_as_asked(variant, flags, sigma):
-    network = argparse.Namespace(variant=variant)
-    assert PropagationConfig.from_args(parse(*flags), network).kernel_sigma == sigma
+    assert PropagationConfig.from_args(parse(*flags), build(variant)).kernel_sigma == sigma
+
+
+@pytest.mark.parametrize(("variant", "instruction", "flags", "amp"), [
+    ("lite", "avx512_bf16", (), True), ("lite", "amx_bf16", (), True), ("lite", "avx512_f", (), False),
+    ("lite", "avx512_bf16", ("--no_amp",), False), ("lite", "avx512_f", ("--amp",), True),
+    ("published", "avx512_bf16", (), False), ("published", "avx512_f", ("--amp",), True)])
+def test_lite_computes_in_16_bits_where_the_cpu_has_the_instructions(monkeypatch, variant, instruction, flags, amp):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instruction: True}, raising=False)
+    assert PropagationConfig.from_args(parse(*flags), build(variant)).amp is amp
 
 
 def test_sizes_are_by_the_networks_default_or_as_asked():
-    published, lite = argparse.Namespace(variant="published"), argparse.Namespace(variant="lite")
+    published, lite = build("published"), build("lite")
     for arguments, network, size in ((("--size", 240), lite, 240), (("--size", -1), lite, None), ((), published, 480)):
         assert PropagationConfig.from_args(parse(*arguments), network).size == size
     for bad in ("--use_km --no_km", "--no_top --top_k 5", "--size 15", "--size x"):
@@ -280,7 +289,7 @@ def test_sizes_are_by_the_networks_default_or_as_asked():
 def test_help_explains_every_flag():
     run = subprocess.run(command("propagate.py", "--help"), cwd=ROOT, capture_output=True, text=True, check=True)
     for flag in ("--video", "--images", "--masks", "--model", "--output", "--direction", "--overlay", "--overwrite",
-                 "--use_km", "--no_km", "--no_top", "--top_k", "--mem_every", "--device", "--amp", "--tf32",
+                 "--use_km", "--no_km", "--no_top", "--top_k", "--mem_every", "--device", "--amp", "--no_amp", "--tf32",
                  "--num_workers"):
         assert flag in run.stdout
     assert "saves/propagation_model.pth if it exists, else lite" in " ".join(run.stdout.split())

@@ -33,6 +33,12 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
+def has_bfloat16_instructions(device: torch.device) -> bool:
+    """Return whether the device is a CPU with instructions for bfloat16; old versions of PyTorch cannot tell."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
 def peak_memory(device: torch.device) -> dict[str, float]:
     """The peak memory of this process in bytes: of its RAM, except on Windows, and of PyTorch's tensors on a GPU."""
     peaks = {}
