@@ -45,12 +45,19 @@ class InferenceCore:
         max_memory_frames: keep only the first and the most recent memory frames, this many in total; None: keep all.
         amp: compute in 16 bits, bfloat16 on a CPU and float16 elsewhere. Affinities stay in float32.
 
+    Raises:
+        ValueError: one of these settings is not positive.
+
     Attributes:
         labels: label values of the objects; channel i+1 of the probabilities belongs to ``labels[i]``.
     """
 
     def __init__(self, network: PropagationNetwork, top_k: int | None = 50, kernel_sigma: float | None = None,
                  mem_every: int = 5, max_memory_frames: int | None = None, amp: bool = False):
+        for name, value in (("top_k", top_k), ("kernel_sigma", kernel_sigma), ("mem_every", mem_every),
+                            ("max_memory_frames", max_memory_frames)):
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}, but it must be positive")
         self.network = network
         self.device = next(network.parameters()).device
         self.top_k, self.kernel_sigma = top_k, kernel_sigma

@@ -117,7 +117,8 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:
-        print(f"error: {args.zip}: not written, since not all masks can be submitted", file=sys.stderr)
+        earlier = "; the file there is of an earlier run" if args.zip.exists() else ""
+        print(f"error: {args.zip}: not written, since not all masks can be submitted{earlier}", file=sys.stderr)
     elif args.zip:
         print(f"zip: {args.zip}")
     return 2 if failed or problems else 0

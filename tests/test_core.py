@@ -139,6 +139,12 @@ def test_wrong_sizes_are_refused(network, frame, mask, message):
         InferenceCore(network).step(frame, mask)
 
 
+@pytest.mark.parametrize("name", ["top_k", "kernel_sigma", "mem_every", "max_memory_frames"])
+def test_settings_must_be_positive(network, name):
+    with pytest.raises(ValueError, match=f"{name} is 0, but it must be positive"):
+        InferenceCore(network, **{name: 0})
+
+
 def test_a_change_of_size_is_refused(network):
     core = InferenceCore(network)
     core.step(image(), square(1))

@@ -356,6 +356,10 @@ def test_masks_that_cannot_be_submitted(evaluate, davis17, monkeypatch, tmp_path
         f"error: {out}: 1 mask without a palette: 00003",
         f"error: {tmp_path}/pair.zip: not written, since not all masks can be submitted"]
     assert not list(tmp_path.glob("*.zip*"))
+    with zipfile.ZipFile(tmp_path / "pair.zip", "w"):
+        pass
+    _, err = davis(evaluate, davis17, "--no_score", "--zip", tmp_path / "pair.zip", code=2)
+    assert err.endswith("not all masks can be submitted; the file there is of an earlier run\n")
 
 
 def test_a_zip_is_not_written_over_another_file(evaluate, davis17, tmp_path):
