@@ -66,6 +66,7 @@ class InferenceCore:
         self.labels: list[int] = []
         self._groups: list[_ObjectGroup] = []         # in the order of the labels
         self._latest: _LatestFrame | None = None
+        self._size: tuple[int, int] | None = None     # of all frames
         self._since_memory_frame = 0
 
     @torch.inference_mode()
@@ -91,10 +92,11 @@ class InferenceCore:
             raise ValueError(f"frame of {width}x{height} pixels: both sides need at least {STRIDE}")
         if mask is not None and mask.shape != (height, width):
             raise ValueError(f"mask of size {tuple(mask.shape)} for a frame of size {(height, width)}")
+        if self._size not in (None, (height, width)):
+            raise ValueError(f"frame of {width}x{height} pixels: the frames before it have another size")
+        self._size = height, width
         zeros = padding(height, width)
         image = F.pad(image.to(self.device, non_blocking=True), zeros)
-        if self._latest is not None and self._latest.image.shape != image.shape:
-            raise ValueError(f"frame of {width}x{height} pixels: the frames before it have another size")
 
         with torch.autocast(self.device.type, _half_type(self.device)) if self.amp else nullcontext():
             self._memorize_latest()
@@ -132,6 +134,7 @@ class InferenceCore:
         sizes = [group.size for group in self._groups]
         for index, (group, value) in enumerate(zip(self._groups, values[0].split(sizes), strict=True)):
             group.bank.add(keys[0, 0 if self.network.shares_keys else index], value.flatten(0, 1), temporary)
+        self._latest = None                           # so that a step that fails later can be repeated
 
     def _segment(self, query: Query) -> Tensor:
         """Return the probabilities (K+1, H, W) of the known objects, read from the memory."""

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from inference.arguments import add_arguments
-from util.cli import InputError, run, warn
+from util.cli import InputError, Interrupted, first_line, run, user_message, warn
 
 
 def parse() -> argparse.Namespace:
@@ -98,7 +98,7 @@ def main() -> None:
         with progress_bar(len(forward) + len(backward), "frames") as bar:
             confidences = propagate_clip(network, video, config, args.direction, folder, palette, timer, bar.increment,
                                          args.confidence)
-        memory = peak_memory(device)
+        memory, interrupted = peak_memory(device), None
         extras = {}
         if args.overlay:
             extras["overlay"] = partial(write_overlay, video, folder, palette)
@@ -115,10 +115,15 @@ def main() -> None:
         for name, write in extras.items():
             try:
                 write(folder / name)
-            except (InputError, OSError) as error:
+            except (Exception, Interrupted) as error:           # the masks are kept
                 shutil.rmtree(folder / name, ignore_errors=True)
-                message = str(error).replace(str(folder), str(output))
+                if isinstance(error, Interrupted):
+                    interrupted = error
+                    break
+                message = (user_message(error) or first_line(error)).replace(str(folder), str(output))
                 errors[name] = f"the masks are complete, but the {name} was not written: {message}"
+    if interrupted:
+        raise interrupted
     speed = timer.frames / timer.seconds
     print(f"{written} of {total} frames have a mask: {output} ({speed:.2f} frames/s on {device})")
     if args.overlay and "overlay" not in errors:

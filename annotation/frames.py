@@ -18,6 +18,7 @@ from util.opencv import cv2
 CACHE_BYTES = 2 ** 28
 PREVIEW_WIDTH = 480
 JPEG_QUALITY = 92
+MAX_FRAMES = 10 ** 6            # of a video whose length is unknown
 
 
 class ClipFrames:
@@ -33,6 +34,7 @@ class ClipFrames:
     Attributes:
         digest: of the sizes of the files and of the frames, by which the clip is recognised.
         problem: why the clip cannot be read, or not completely; None if it can.
+        claimed: number of frames that a video has at least, as far as is known before the scan.
     """
 
     def __init__(self, video: Path | None, images: Path | None):
@@ -41,13 +43,15 @@ class ClipFrames:
         self.numbered = video is not None
         self.error: str | None = None           # why the scan failed
         self.problem: str | None = None
+        self.claimed = max(1, self.reader.expected) if self.numbered else 0
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._decoding = threading.Lock()
         self._stream: tuple[int, Iterator[np.ndarray]] = (-VideoFrames.CHUNK, iter(()))
         self._previews: _Previews | None = None
-        self.scanned = threading.Event()
+        self.scanned, self.settled = threading.Event(), threading.Event()       # settled: after on_scanned of `scan`
         if not self.numbered:
             self.scanned.set()
+            self.settled.set()
         self._closed = threading.Event()
         self._scan: threading.Thread | None = None
         first = self._seek(0) if self.numbered else next(self.reader.read([0], workers=0))
@@ -71,6 +75,7 @@ class ClipFrames:
             if not self._closed.is_set():
                 self.scanned.set()
                 on_scanned()
+                self.settled.set()
         if self.numbered:
             import av  # noqa: F401     (takes 0.1 s, which the first jump need not wait for)
             self._previews = _Previews(folder)
@@ -93,12 +98,17 @@ class ClipFrames:
         """The names of the frames; of a video that is being scanned, of those that the file claims to have."""
         if self.scanned.is_set():
             return self.reader.names
-        return [f"{index:05d}" for index in range(max(1, self.reader.expected, len(self.reader.names)))]
+        return [f"{index:05d}" for index in range(max(self.claimed, len(self.reader.names)))]
 
     @property
     def progress(self) -> float:
         """The share of the frames that was scanned."""
         return 1.0 if self.scanned.is_set() else min(0.99, len(self.reader.names) / len(self.names))
+
+    @property
+    def longest(self) -> int:
+        """The largest number of frames that the clip can turn out to have."""
+        return len(self.names) if self.scanned.is_set() else MAX_FRAMES
 
     def is_exact(self, index: int) -> bool:
         """Whether the exact frame can be read."""

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
@@ -125,13 +125,9 @@ class Jobs:
         Raises:
             InputError: there is no input mask, or none before ``until``; another job is running.
         """
-        masks = self.project.masks
-        if not masks:
-            raise InputError("there is no mask to propagate yet; mark an object on a frame first")
         if until is not None and direction == "both":
             raise InputError("choose forward or backward to propagate up to a frame")
-        if until is not None and (until < min(masks) if direction == "forward" else until > max(masks)):
-            raise InputError(f"no input mask is {'before' if direction == 'forward' else 'after'} frame {until}")
+        _check_masks(self.project.masks, direction, until)
         self._start(Job("propagate", direction), lambda job: self._propagate(job, until))
 
     def export(self, kinds: Sequence[str]) -> None:
@@ -156,8 +152,9 @@ class Jobs:
 
     def stop_if_stale(self) -> None:
         """Stop a propagation if its input masks have changed."""
-        if self._end is not None:
-            direction, index, depends = self._end
+        end = self._end                         # another thread may replace it
+        if end is not None:
+            direction, index, depends = end
             if self.project.dependency(direction)(index) != depends:
                 self.stop("stopped, since a mask that it depends on has changed; propagate again")
 
@@ -173,9 +170,9 @@ class Jobs:
 
     def _run(self, job: Job, run: Callable[[Job], None]) -> None:
         try:
-            if not self.project.frames.scanned.is_set():
+            if not self.project.frames.settled.is_set():
                 job.message = "reading the clip"
-                while not self.project.frames.scanned.wait(0.1):
+                while not self.project.frames.settled.wait(0.1):
                     self._check_stop()
                 job.message = ""
             if self.project.frames.error:
@@ -200,6 +197,7 @@ class Jobs:
         project = self.project
         with TemporaryDirectory() as folder:                # the worker's copies of the masks do not change
             with project.lock:
+                _check_masks(project.masks, job.direction, until)       # they may have changed since the click
                 masks = {index: Path(shutil.copy(path, folder)) for index, path in project.masks.items()}
                 passes = self._passes(job, Video(project.frames.name, project.frames.reader, masks), until)
             for one in passes:
@@ -257,6 +255,14 @@ class Jobs:
         job.message = f"written to {folder}"
         if "stale" in states:
             job.message += f"; {pluralize(states.count('stale'), 'frame')} out of date: propagate and export again"
+
+
+def _check_masks(masks: Collection[int], direction: str, until: int | None) -> None:
+    """Raise InputError unless there is an input mask to propagate from, up to a frame."""
+    if not masks:
+        raise InputError("there is no mask to propagate yet; mark an object on a frame first")
+    if until is not None and (until < min(masks) if direction == "forward" else until > max(masks)):
+        raise InputError(f"no input mask is {'before' if direction == 'forward' else 'after'} frame {until}")
 
 
 def _work(pipe: Connection, stop: Event, args: argparse.Namespace) -> None:

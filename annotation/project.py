@@ -29,7 +29,7 @@ from inference.confidence import ObjectConfidence, is_doubtful
 from inference.passes import forward_is_nearer, merge
 from inference.results import SYSTEM_FILES
 from util.cli import InputError, warn
-from util.files import atomic_file, write_atomic
+from util.files import LOCK, atomic_file, write_atomic
 from util.palette import davis_palette, palette_of
 
 DIRECTIONS = ("forward", "backward")
@@ -132,7 +132,7 @@ class Project:
         """Read the names of the objects, and check that the folder belongs to the clip."""
         file = self.folder / "objects.json"
         if not file.exists():
-            foreign = [path.name for path in self.folder.iterdir() if path.name not in SYSTEM_FILES]
+            foreign = [path.name for path in self.folder.iterdir() if path.name not in {*SYSTEM_FILES, LOCK}]
             if foreign:
                 raise InputError(f"{self.folder}: holds other files ({foreign[0]}); choose another --output")
             return
@@ -152,7 +152,12 @@ class Project:
 
     def _read_masks(self, source: Path, own: bool) -> None:
         """Read masks; those that are not the annotation's own become input masks of frames that have none."""
-        for index, path in find_masks(self.frames.names, source, self.frames.numbered).items():
+        # The number of frames that a video claims to have may be too small, or 0 as in a recording that was cut off.
+        uncertain = own or (self.frames.numbered and not self.frames.reader.expected)
+        count = self.frames.longest if uncertain else None
+        masks = find_masks(self.frames.names, source, self.frames.numbered, count)
+        self.frames.claimed = max(self.frames.claimed, *(index + 1 for index in masks))
+        for index, path in masks.items():
             mask = read_mask(path, show_warnings=True)
             mask = fit_mask(path, mask, self.frames.height, self.frames.width).astype(np.uint8)
             if not self._digests:
@@ -166,12 +171,15 @@ class Project:
                 warn(f"{path}: {self.folder} has another mask of this frame, which is kept")
 
     def _read_predictions(self) -> None:
-        index_of = {name: index for index, name in enumerate(self.frames.names)}
         for direction in DIRECTIONS:
-            for path in (self.folder / "predictions" / direction).glob("*.png"):
-                result = read_result(path)
-                if result is not None and path.stem in index_of:
-                    self._results[direction][index_of[path.stem]] = result
+            files = {path.stem: path for path in (self.folder / "predictions" / direction).glob("*.png")}
+            if self.frames.numbered:
+                indices = [int(stem) for stem in files if stem.isdecimal() and int(stem) < self.frames.longest]
+                self.frames.claimed = max(self.frames.claimed, *(index + 1 for index in indices), 0)
+            for index, name in enumerate(self.frames.names):
+                result = read_result(files[name]) if name in files else None
+                if result is not None:
+                    self._results[direction][index] = result
 
     # ---- input masks ----
 
@@ -253,6 +261,9 @@ class Project:
                 unused.mkdir(exist_ok=True)
                 path.replace(unused / path.name)
                 del self._digests[index], self._labels[index]
+            for known in (*self._results.values(), self._changed):
+                for index in [index for index in known if index >= count]:
+                    del known[index]
             self._masks_changed()
 
     # ---- predictions ----
@@ -381,7 +392,7 @@ def _read_labels(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.array(image if image.mode == "P" else read_mask(path), np.uint8)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:         # as Pillow raises them
         raise InputError(f"{path}: cannot be read") from error
 
 

@@ -135,6 +135,11 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
         content = await run_sync(_state, project, jobs, int(since) if since.isdecimal() else 0)
         return JSONResponse(content)
 
+    async def wait_for_exact(request: Request) -> None:
+        while not frames.is_exact(index_of(request)):           # raises an error if the video proves to be shorter
+            await anyio.sleep(0.05)
+        index_of(request)
+
     async def frame(request: Request) -> Response:
         index = index_of(request)
         kind = request.query_params.get("kind", "exact")
@@ -142,9 +147,7 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
             preview = await run_sync(frames.preview, index, kind == "sought")
             if preview is not None:
                 return Response(preview, media_type="image/jpeg")
-        while not frames.is_exact(index):
-            await anyio.sleep(0.05)
-        index_of(request)                       # a video may have fewer frames than it claims
+        await wait_for_exact(request)
         return Response(await run_sync(lambda: jpeg(frames.exact(index))), media_type="image/jpeg")
 
     async def labels(request: Request) -> Response:
@@ -174,6 +177,7 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
             corners = ()
         if corners is not None and len(corners) != 4:
             raise HTTPException(400, "the box needs four corners")
+        await wait_for_exact(request)
         mask = await run_sync(lambda: grabcut(frames.exact(index), hints, corners), limiter=one_grabcut)
         return Response(mask.tobytes(), media_type="application/octet-stream")
 
@@ -218,6 +222,8 @@ def propagate_command(args: argparse.Namespace, folder: Path) -> str:
     source = ["--images", args.images] if args.video is None else ["--video", args.video]
     flags = [] if args.size is None else ["--size", args.size]
     flags += [f"--{name}" for name in ("use_km", "no_km", "no_top", "amp", "tf32") if getattr(args, name)]
+    flags += ["--no_amp"] if args.amp is False else []
+    flags += [] if args.device is None else ["--device", args.device]
     flags += [] if args.top_k is None else ["--top_k", args.top_k]
     words = ["python", "propagate.py", source[0], source[1].absolute(), "--masks", folder / "masks", "--output",
              folder / "propagated", "--direction", "both", "--model", args.model.absolute(), *flags,

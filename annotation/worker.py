@@ -39,7 +39,7 @@ class Snapshots:
     def before(self, position: int, depends: list[str]) -> tuple[int, InferenceCore] | None:
         """The last frame before ``position`` of which there is a valid copy, and a core in its state."""
         self._cores = {index: value for index, value in self._cores.items()
-                       if index < len(depends) and value[0] == depends[index]}
+                       if index >= len(depends) or value[0] == depends[index]}      # beyond the end of a shorter pass
         index = max((index for index in self._cores if index < position), default=None)
         return None if index is None else (index, self._cores[index][1].copy())
 

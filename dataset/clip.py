@@ -64,15 +64,22 @@ def natural_order(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"([0-9]+)", name)]
 
 
-def find_masks(names: list[str], masks: Path, numbered: bool) -> dict[int, Path]:
-    """The mask files by the index of their frame, see `open_clip`. ``numbered``: frames are named by their index."""
+def find_masks(names: list[str], masks: Path, numbered: bool, count: int | None = None) -> dict[int, Path]:
+    """The mask files by the index of their frame, see `open_clip`.
+
+    Args:
+        names: of the frames.
+        masks: a file or a folder.
+        numbered: frames are named by their index.
+        count: largest possible number of frames, if it is not known; None: that of the names.
+    """
     if not masks.exists():
         raise InputError(f"{masks}: no such file or folder")
     index_of = {name: index for index, name in enumerate(names)}
     found: dict[int, Path] = {}
     for path in [masks] if masks.is_file() else image_files(masks):
         index = int(path.stem) if numbered and path.stem.isdecimal() else index_of.get(path.stem, -1)
-        if not 0 <= index < len(names):
+        if not 0 <= index < (count or len(names)):
             patterns = {re.sub(r"\d+", "#", name) for name in names}
             if path != masks or re.sub(r"\d+", "#", path.stem) in patterns:
                 raise InputError(f"{path}: no frame has this name (frames are named {names[0]} to "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.image_io import IMAGE_SUFFIXES, fit_mask, read_mask
+from dataset.image_io import IMAGE_SUFFIXES, MAX_OBJECTS, fit_mask, read_mask
 from dataset.video_reader import Frames
 from util.cli import InputError, warn
 
@@ -33,17 +33,27 @@ class Video:
     def check(self) -> list[int]:
         """Read all input masks, of which one at least must have an object, and return the frames of those without."""
         height, width = next(iter(self.frames.read([0], workers=0))).shape[:2]
-        empty = []
+        empty, objects, reason = [], set(), "all pixels are 0"
         for index, path in self.masks.items():
             mask = read_mask(path, show_warnings=True)
-            if fit_mask(path, mask, height, width) is not mask:
+            fitted = fit_mask(path, mask, height, width)
+            if fitted is not mask:
                 warn(f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its frame {width}x{height}; it is "
                      f"resized")
-            if not self._output_labels(mask).any():
+            labels = np.setdiff1d(self._output_labels(fitted), 0)
+            lost = np.setdiff1d(self._output_labels(mask), [0, *labels])
+            if lost.size:
+                warn(f"{path}: object {lost[0]} is too small to keep a pixel when the mask is resized")
+                reason = "its objects are too small for the size of the frame"
+            if not labels.size:
                 empty.append(index)
+            objects |= {*labels.tolist()}
+        if len(objects) > MAX_OBJECTS:
+            raise InputError(f"{path.parent}: the masks have {len(objects)} objects together, the limit is "
+                             f"{MAX_OBJECTS}")
         if len(empty) == len(self.masks):
             others = f" (nor in the {len(empty) - 1} other masks)" if len(empty) > 1 else ""
-            raise InputError(f"{self.masks[empty[0]]}: no object in this mask, all pixels are 0{others}")
+            raise InputError(f"{self.masks[empty[0]]}: no object in this mask, {reason}{others}")
         return empty
 
     def output_names(self) -> list[str]:

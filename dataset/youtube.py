@@ -28,6 +28,11 @@ def youtube_vos(root: Path, split: str, requested: bool = False) -> tuple[list[V
         names = [name for name in names if name not in without]
     if not names:
         raise InputError(f"{images}: no videos in it")
+    masked = {path.name for path in annotations.glob("[!.]*") if path.is_dir()}
+    unseen = sorted(masked - {*names})
+    if unseen:
+        warn(f"{images}: {pluralize(len(unseen), 'video')} with masks in {annotations} without frames, such as "
+             f"{unseen[0]}; is the archive of the frames complete?")
     meta = root / split / "meta.json"
     frames_to_submit = _requested_frames(meta) if requested and meta.is_file() else None
     missing = sorted((frames_to_submit or {}).keys() - set(names))

@@ -34,19 +34,21 @@ class OnnxCore:
         self.mem_every, self.max_memory_frames = mem_every, max_memory_frames
         self.memory: list[tuple[np.ndarray, np.ndarray]] = []       # keys and values of frames, see `_memorize`
         self.index = 0
+        self.latest: dict[str, np.ndarray] | None = None
 
     def step(self, frame: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """Segment the next frame.
 
         Args:
             frame: (H, W, 3) uint8, RGB, of the size that was exported.
-            mask: (H, W) integers, for the first frame: 0 for the background, 1 to 255 for objects.
+            mask: (H, W) integers, for the first frame of a video, which starts a new memory: 0 for the background, 1 to
+                255 for objects.
 
         Returns:
             (H, W) uint8, the label of each pixel.
 
         Raises:
-            ValueError: the frame or the mask has another size.
+            ValueError: the frame or the mask has another size, or the first frame has no mask.
         """
         height, width = frame.shape[:2]
         down, across = self.size[0] - height, self.size[1] - width
@@ -56,12 +58,14 @@ class OnnxCore:
             raise ValueError(f"mask of size {mask.shape} for a frame of size {(height, width)}")
         borders = (down // 2, down - down // 2), (across // 2, across - across // 2)
         image = np.pad((frame / np.float32(255) - MEAN) / STD, (*borders, (0, 0))).transpose(2, 0, 1)[None]
+        if mask is None and self.latest is None:
+            raise ValueError("the first frame needs a mask")
         if mask is None:
             self._memorize(**self.latest)
             query = self._run("encode_query", image=image)
             masks = self._run("segment", readouts=self._read(query["key"]), **query)["masks"][0]
         else:
-            self.labels = np.setdiff1d(mask, 0)
+            self.labels, self.memory, self.index = np.setdiff1d(mask, 0), [], 0
             query = self._run("encode_query", image=image)
             masks = np.pad(mask == self.labels[:, None, None], ((0, 0), *borders)).astype(np.float32)
         probabilities = aggregate(masks)

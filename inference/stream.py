@@ -5,7 +5,7 @@ import numpy as np
 
 from inference.propagation import default_amp, inference_size, preprocess_frame, resize_mask
 from inference_core import InferenceCore, to_label_map
-from model.defaults import INFERENCE_DEFAULTS
+from model.defaults import INFERENCE_DEFAULTS, STRIDE
 from model.network import PropagationNetwork
 
 
@@ -26,6 +26,8 @@ class StreamCore(InferenceCore):
     """
 
     def __init__(self, network: PropagationNetwork, size: int | None = 480, **options: int | float | bool | None):
+        if size is not None and size < STRIDE:
+            raise ValueError(f"size is {size}, but it must be at least {STRIDE}, or None for the size of the frames")
         defaults = INFERENCE_DEFAULTS[network.variant]
         super().__init__(network, **{"top_k": defaults.top_k, "kernel_sigma": defaults.kernel_sigma,
                                      "amp": default_amp(network), **options})

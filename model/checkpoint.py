@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import sys
 import warnings
 import zipfile
@@ -37,7 +38,7 @@ def read_file(path: Path) -> object:
         with warnings.catch_warnings(action="ignore") if sys.version_info >= (3, 11) else nullcontext():
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
-            ImportError, zipfile.BadZipFile, zlib.error) as error:
+            ImportError, struct.error, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a readable PyTorch weights file (damaged, cut off, or it holds more than "
                          f"tensors)") from error
 

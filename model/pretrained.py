@@ -77,6 +77,6 @@ def widen(weight: Tensor, channels: int) -> Tensor:
 def start_from_network(network: PropagationNetwork, path: Path) -> None:
     """Load the weights in a file; those of a single-object network are extended to several objects."""
     state, stem = read_state(path), "mask_rgb_encoder.conv1.weight"
-    if stem in state and network.variant == "published":
+    if stem in state and state[stem].dim() == 4 and network.variant == "published":
         state[stem] = widen(state[stem], network.mask_rgb_encoder.conv1.in_channels)
     load_state(network, state, path)

@@ -1,4 +1,5 @@
 """The parts of annotate.py below the server: frames, the annotation on disk, GrabCut, the worker, export."""
+import argparse
 import shutil
 import threading
 import time
@@ -14,13 +15,16 @@ from PIL.PngImagePlugin import PngInfo
 from annotation.export import export
 from annotation.frames import ClipFrames, jpeg
 from annotation.grabcut import BACKGROUND, OBJECT, grabcut
+from annotation.jobs import Job, Jobs
 from annotation.project import Pass, Project, Result, read_result, write_prediction
+from annotation.server import propagate_command
 from annotation.worker import Snapshots, _run
 from dataset.clip import open_clip
 from dataset.image_io import read_mask
 from dataset.synthetic import draw_clip, write_clip
 from dataset.video import Video
 from dataset.video_reader import VideoFrames
+from inference.arguments import add_arguments
 from inference.bidirectional import propagate_clip
 from inference.confidence import ObjectConfidence
 from inference.passes import frame_ranges
@@ -28,6 +32,7 @@ from inference.propagation import PropagationConfig, Timer
 from model.checkpoint import load_network
 from model.defaults import LITE_WEIGHTS
 from util.cli import InputError
+from util.files import LOCK
 from util.palette import davis_palette
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 12
@@ -310,6 +315,50 @@ def test_masks_of_frames_that_a_video_does_not_have_are_put_aside(tmp_path, monk
     assert project.labels(3).all()
 
 
+def test_an_annotation_of_a_video_that_states_no_length_is_resumed(tmp_path):
+    write_video(tmp_path / "clip.mp4", [frame for frame, _ in draw_clip(9, HEIGHT, WIDTH, 1, seed=2)])
+    (tmp_path / "annotation").mkdir()
+    for start in ("first", "second"):
+        frames = ClipFrames(tmp_path / "clip.mp4", None)
+        frames.reader.expected = frames.claimed = 0                 # as of a recording that was cut off
+        project = Project(tmp_path / "annotation", frames, None)
+        if start == "second":
+            assert len(frames.names) == 13                           # until the scan ends
+            assert list(project.masks) == [7]
+        else:
+            project.save_mask(7, np.ones((HEIGHT, WIDTH), np.uint8))
+            for index in (8, 12):
+                path = project.prediction_file("forward", index)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                result = Result(project.dependency("forward")(index), [1], [])
+                write_prediction(path, np.ones((HEIGHT, WIDTH), np.uint8), project.palette, result)
+    frames.scan(tmp_path / "annotation", project.clip_scanned)
+    assert frames.settled.wait(30)
+    assert [record["frame"] for record in project.records(0)] == [7, 8]
+    assert project.state(8) == "current"
+
+
+def test_a_lock_in_the_folder_is_not_foreign(open_project, tmp_path):
+    (tmp_path / "annotation").mkdir()
+    (tmp_path / "annotation" / LOCK).touch()
+    assert open_project().masks == {}
+
+
+def test_a_propagation_that_waited_needs_a_mask(open_project):
+    with pytest.raises(InputError, match="there is no mask to propagate yet"):
+        Jobs(open_project(), None)._propagate(Job("propagate", "forward"), None)
+
+
+def test_the_command_repeats_the_flags_that_change_the_masks(tmp_path):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, size=480, max_memory_frames=20)
+    for flags, expected in (("--no_amp --device cpu", "--no_amp --device cpu"), ("--amp --no_km", "--no_km --amp"),
+                            ("--size 64 --top_k 9", "--size 64 --top_k 9"), ("", "--model")):
+        args = parser.parse_args(flags.split())
+        args.video, args.images = tmp_path / "clip.mp4", None
+        assert expected in propagate_command(args, tmp_path)
+
+
 def test_shown_labels_are_the_mask_with_other_predicted_objects(open_project):
     project = open_project()
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -450,6 +499,8 @@ def test_copies_of_the_core_have_limited_memory(monkeypatch):
         if position % snapshots.stride == 0:
             snapshots.add(position, "a", Core())
     assert len(snapshots._cores) <= 10
+    assert snapshots.before(4500, ["a"] * 5000)[0] > 3000
+    assert snapshots.before(100, ["a"] * 200)[0] < 100              # a shorter pass keeps the copies beyond its end
     assert snapshots.before(4500, ["a"] * 5000)[0] > 3000
     assert snapshots.before(4500, ["b"] * 5000) is None
 

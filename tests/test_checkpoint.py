@@ -33,6 +33,17 @@ def test_other_files_are_refused(tmp_path, content):
         read_file(path)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
+def test_cut_off_files_of_old_versions_are_refused(tmp_path, share):
+    path = tmp_path / "weights.pth"
+    torch.save({f"layer{index}": torch.zeros(3) for index in range(20)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    for length in range(int(share * len(content)), int(share * len(content)) + 40):
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match="not a readable PyTorch weights file"):
+            read_file(path)
+
+
 def test_files_of_old_versions_and_wrapped_networks_are_read(tmp_path):
     path = tmp_path / "old.pth"
     torch.save({"module.w": torch.ones(2)}, path, _use_new_zipfile_serialization=False)

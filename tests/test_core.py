@@ -145,6 +145,26 @@ def test_settings_must_be_positive(network, name):
         InferenceCore(network, **{name: 0})
 
 
+def test_a_step_that_failed_can_be_repeated(network, monkeypatch):
+    core, other = InferenceCore(network), InferenceCore(network)
+    for each in (core, other):
+        each.step(image(), square(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(network, "segment", lambda *_: 1 / 0)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                core.step(image(1))
+    assert torch.equal(core.step(image(1)), other.step(image(1)))
+    assert len(core._groups[0].bank) == 1
+
+
+def test_a_change_of_size_is_refused_also_within_one_padded_size(network):
+    core = InferenceCore(network)
+    core.step(image(0, 60, 60))
+    with pytest.raises(ValueError, match="frame of 62x50 pixels: the frames before it have another size"):
+        core.step(image(1, 50, 62))
+
+
 def test_a_change_of_size_is_refused(network):
     core = InferenceCore(network)
     core.step(image(), square(1))

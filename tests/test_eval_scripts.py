@@ -17,6 +17,7 @@ from PIL import Image
 from dataset.davis import davis_2017
 from dataset.image_io import read_frame, read_mask, write_mask
 from dataset.synthetic import write_clip
+from dataset.youtube import youtube_vos
 from inference import evaluation
 from inference.propagation import PropagationConfig, preprocess_frame
 from inference_core import InferenceCore, to_label_map
@@ -329,6 +330,13 @@ def test_youtube_objects_appear_late_and_keep_their_labels(evaluate, youtube):
     printed, _ = evaluate(*arguments)
     assert "Total processed frames: 4" in printed
     assert list(written) == [path.stem for path in sorted((youtube / "out/late").iterdir())]
+
+
+def test_masks_of_a_video_without_frames_are_named(youtube, capsys):
+    shutil.copytree(youtube / "valid/Annotations/late", youtube / "valid/Annotations/gone")
+    videos, _ = youtube_vos(youtube, "valid")
+    assert [video.name for video in videos] == ["late"]
+    assert "1 video with masks in " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("script", "size"), [("eval_davis", None), ("eval_davis_2016", None), ("eval_youtube", 480)])

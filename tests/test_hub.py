@@ -91,3 +91,9 @@ def test_stream_example(clip, tmp_path, monkeypatch):
 def test_frames_and_masks_of_other_kinds_are_refused(frame, mask):
     with pytest.raises(ValueError, match="it must be"):
         load("lite", size=64)().segment_frame(frame, mask)
+
+
+@pytest.mark.parametrize("size", [-1, 0, 15])
+def test_sizes_below_one_location_are_refused(size):
+    with pytest.raises(ValueError, match=f"size is {size}, but it must be at least 16, or None"):
+        load("lite", size=size)()

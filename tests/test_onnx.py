@@ -36,6 +36,8 @@ def test_files_give_the_masks_of_pytorch(name, weights, tmp_path, monkeypatch, c
     for objects, options in ((1, {}), (3, {"mem_every": 2, "max_memory_frames": 2})):
         core = StreamCore(load_network(path), size=None, amp=False, **options)
         other = onnx_core.OnnxCore(tmp_path, **options)
+        with pytest.raises(ValueError, match="the first frame needs a mask"):
+            other.step(np.zeros((*size, 3), np.uint8))
         different = 0
         for index, (frame, mask) in enumerate(draw_clip(6, *size, objects, seed=2)):
             mask = 5 * mask if index == 0 else None
@@ -45,6 +47,10 @@ def test_files_give_the_masks_of_pytorch(name, weights, tmp_path, monkeypatch, c
             locations = sum(len(block.key) for block in core._groups[0].bank.blocks())
             assert index == 0 or sum(key.shape[1] for key, _ in other.memory) == locations
         assert different < 1e-3
+        core, video = StreamCore(load_network(path), size=None, amp=False), list(draw_clip(2, *size, 2, seed=3))
+        for frame, mask in ((video[0][0], video[0][1]), (video[1][0], None)):      # another video
+            assert (other.step(frame, mask) != core.segment_frame(frame, mask)).mean() < 1e-3
+        assert len(other.memory) == 1
     with pytest.raises(ValueError, match="frame of 60x80 pixels: the files are for "):
         other.step(np.zeros((80, 60, 3), np.uint8))
 

@@ -24,7 +24,7 @@ from model import defaults
 from model.checkpoint import load_network
 from model.variants import build, lite_network
 from util import progress
-from util.cli import InputError
+from util.cli import InputError, Interrupted
 
 HEIGHT, WIDTH, FRAMES = 64, 96, 6
 
@@ -116,6 +116,18 @@ def test_a_video_file(clip, propagate, tmp_path):
     assert np.array_equal(read_mask(tmp_path / "out/00000.png"), read_mask(clip / "masks/00000.png"))
 
 
+@pytest.mark.parametrize("error", [ValueError("unexpected"), Interrupted(2)])
+def test_masks_are_kept_whatever_ends_the_overlay(propagate, tmp_path, monkeypatch, error):
+    def fail(video, palette, folder, *_):
+        raise error
+    monkeypatch.setattr("inference.overlay.write_overlay", fail)
+    with pytest.raises((InputError, Interrupted)) as raised:
+        propagate(tmp_path / "out", overlay=True)
+    assert raised.value is error or "the overlay was not written: unexpected" in str(raised.value)
+    assert len(masks_in(tmp_path / "out")) == FRAMES
+    assert not (tmp_path / "out/overlay").exists()
+
+
 def test_masks_are_kept_if_only_the_overlay_does_not_fit(propagate, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
@@ -177,6 +189,17 @@ def broken(clip, tmp_path, what):
     if what == "too many objects":
         Image.fromarray(np.kron(np.arange(66).reshape(6, 11), np.ones((10, 8))).astype(np.uint8)).save(mask)
         return {}, "00000.png: has 65 objects, the limit is 64"
+    if what == "object lost by resizing":
+        labels = np.zeros((2 * HEIGHT, 2 * WIDTH), np.uint8)
+        labels[2, 2] = 1
+        Image.fromarray(labels).save(mask)
+        return {}, "00000.png: no object in this mask, its objects are too small for the size of the frame"
+    if what == "too many objects together":
+        for index, first in ((0, 1), (3, 41)):
+            labels = np.kron(np.arange(first, first + 40).reshape(5, 8), np.ones((12, 12)))
+            labels = np.pad(labels, ((0, HEIGHT - 60), (0, 0))).astype(np.uint8)
+            Image.fromarray(labels).save(clip / f"masks/{index:05d}.png")
+        return {"masks": clip / "masks"}, "masks: the masks have 80 objects together, the limit is 64"
     if what == "mask of no frame":
         shutil.copy(mask, clip / "masks/00077.png")
         return {"masks": clip / "masks"}, "00077.png: no frame has this name"
@@ -210,7 +233,8 @@ def broken(clip, tmp_path, what):
 
 @pytest.mark.parametrize("what", [
     "missing folder", "empty folder", "empty video", "truncated frame", "frame of another size", "tiny frames",
-    "truncated mask", "mask of another shape", "mask without object", "too many objects", "mask of no frame",
+    "truncated mask", "mask of another shape", "mask without object", "object lost by resizing",
+    "too many objects", "too many objects together", "mask of no frame",
     "missing weights", "text as weights", "truncated weights", "weights of another network", "weights with code",
     "damaged weights", "output in a file", "output over the input", "absent device"])
 def test_bad_input_is_named_and_nothing_is_written(clip, propagate, lite, tmp_path, what):

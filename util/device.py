@@ -25,11 +25,13 @@ def pick_device(name: str | None = None) -> torch.device:
         if name.split(":")[0] not in DEVICES:
             raise RuntimeError(f"choose from {', '.join(DEVICES)}")
         device = torch.device(name)
+        if device.type == "cuda" and torch.cuda.is_available():
+            if device.index is None:
+                device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+            torch.cuda.set_device(device)                   # else every process would also use GPU 0
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name}: not available on this machine ({first_line(error)})") from error
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return device
 
 
