@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 
+import cv2
 import numpy as np
 import pytest
 from commands import command
@@ -263,6 +264,20 @@ def test_two_servers_cannot_write_to_one_folder(serve, clip, tmp_path):
     taken = subprocess.run(command("annotate.py", "--images", clip / "frames", "--output", tmp_path / "other", "--port",
                                    server.port), capture_output=True, text=True, timeout=60)
     assert f"--port {server.port}: Address already in use; choose another one" in taken.stderr
+
+
+@pytest.mark.slow
+def test_a_box_on_a_frame_that_is_not_scanned_yet_waits_for_it(tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25, (WIDTH, HEIGHT))
+    frame = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
+    cv2.circle(frame, (30, 30), 12, (200, 220, 90), -1)
+    for _ in range(5000):
+        writer.write(frame)
+    writer.release()
+    server = Server("--video", tmp_path / "clip.mp4", "--output", tmp_path / "annotation")
+    status, mask = server.request("POST", "grabcut/4999?box=14,14,46,46", bytes(HEIGHT * WIDTH))
+    assert (status, len(mask)) == (200, HEIGHT * WIDTH)
+    assert server.end()[0] == 128 + signal.SIGTERM
 
 
 @pytest.mark.slow
