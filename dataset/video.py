@@ -33,7 +33,7 @@ class Video:
     def check(self) -> list[int]:
         """Read all input masks, of which one at least must have an object, and return the frames of those without."""
         height, width = next(iter(self.frames.read([0], workers=0))).shape[:2]
-        empty, objects, reason = [], set(), "all pixels are 0"
+        empty, objects, reason = [], set(), "no object in this mask, all pixels are 0"
         for index, path in self.masks.items():
             mask = read_mask(path, show_warnings=True)
             fitted = fit_mask(path, mask, height, width)
@@ -44,7 +44,7 @@ class Video:
             lost = np.setdiff1d(self._output_labels(mask), [0, *labels])
             if lost.size:
                 warn(f"{path}: object {lost[0]} is too small to keep a pixel when the mask is resized")
-                reason = "its objects are too small for the size of the frame"
+                reason = "no object in this mask, its objects are too small for the size of the frame"
             if not labels.size:
                 empty.append(index)
             objects |= {*labels.tolist()}
@@ -53,7 +53,7 @@ class Video:
                              f"{MAX_OBJECTS}")
         if len(empty) == len(self.masks):
             others = f" (nor in the {len(empty) - 1} other masks)" if len(empty) > 1 else ""
-            raise InputError(f"{self.masks[empty[0]]}: no object in this mask, {reason}{others}")
+            raise InputError(f"{self.masks[empty[0]]}: {reason}{others}")
         return empty
 
     def output_names(self) -> list[str]:

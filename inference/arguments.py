@@ -34,7 +34,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
              f"lite (the network included in the project) (default: {defaults.PUBLISHED_WEIGHTS} if it exists, else "
              f"lite)")
     parser.add_argument("--device", metavar="NAME",
-                        help="cpu, cuda, cuda:1, mps (default: CUDA if available, else MPS, else CPU)")
+                        help="cpu, cuda, cuda:1, mps, xpu (default: CUDA if available, else MPS, else CPU)")
 
 
 def add_arguments(parser: argparse.ArgumentParser, size: int | None, max_memory_frames: int | None = None) -> None:
@@ -67,14 +67,20 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None, max_memory_
     add("--max_memory_frames", type=positive_int, default=max_memory_frames, metavar="N",
         help=f"keep at most N memory frames: the first one and the latest N-1 (default: "
              f"{max_memory_frames or 'no limit'})")
+    add_precision_arguments(parser)
+    add("--num_workers", type=non_negative_int, default=2, metavar="N",
+        help="threads that read frames ahead (default: %(default)s)")
+
+
+def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--amp``, ``--no_amp`` and ``--tf32``."""
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument("--amp", action="store_true", default=None,
                            help="automatic mixed precision: faster on most GPUs, masks differ slightly (default: off; "
                                 "lite: on where the CPU has bfloat16 instructions)")
     precision.add_argument("--no_amp", action="store_false", dest="amp", help="no mixed precision, for any network")
-    add("--tf32", action="store_true", help="allow TF32 on NVIDIA GPUs: faster, masks differ slightly (default: off)")
-    add("--num_workers", type=non_negative_int, default=2, metavar="N",
-        help="threads that read frames ahead (default: %(default)s)")
+    parser.add_argument("--tf32", action="store_true",
+                        help="allow TF32 on NVIDIA GPUs: faster, masks differ slightly (default: off)")
 
 
 def benchmark_parser(description: str, size: int | None = None) -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ shapes and textures are drawn.
 DIR/masks. Their objects are cut out; the photographs also serve as backgrounds, except for their own objects.
 
 Train with --static_root DIR/static --bl_root DIR/BL30K --davis_root DIR/DAVIS --yv_root DIR/YouTube. The same seed and
-sources make the same data. Existing data is kept.
+sources make the same data. Existing files of the same settings are kept; a folder with other settings is refused.
 """
 from __future__ import annotations
 

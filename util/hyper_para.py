@@ -15,7 +15,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train the propagation network: stage 0 on static images, 1 on BL30K, 2 on DAVIS + YouTubeVOS.\n\n"
                     "  torchrun --nproc_per_node=2 train.py --id s0 --stage 0\n"
-                    "  torchrun --nproc_per_node=2 train.py --id s02 --stage 2 --load_network saves/X/X_300000.pth\n\n"
+                    "  torchrun --nproc_per_node=2 train.py --id s02 --stage 2 -i 300000 --load_network "
+                    "saves/*_s0/*_s0_300000.pth\n\n"
                     "`python train.py` trains in one process. The batch size is per process.",
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -50,7 +51,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                                 ("bl", "../BL30K", "BL30K folder"), ("yv", "../YouTube", "YouTubeVOS folder"),
                                 ("davis", "../DAVIS", "DAVIS folder, which contains 2017")):
         add(f"--{name}_root", type=Path, default=default, metavar="DIR", help=f"{what} (default: %(default)s)")
-    add("--device", metavar="NAME", help="cpu, cuda, mps (default: CUDA if available, else MPS, else CPU)")
+    add("--device", metavar="NAME", help="cpu, cuda, mps, xpu (default: CUDA if available, else MPS, else CPU)")
     add("--amp", nargs="?", const="bf16", choices=["bf16", "fp16"],
         help="mixed precision: bf16, or fp16 with loss scaling (default: off; --amp alone: bf16)")
     add("--num_workers", type=non_negative_int, default=8, metavar="N",
