@@ -57,6 +57,16 @@ def test_missing_weights_are_named(tmp_path, monkeypatch):
 
 
 
+def test_example_of_the_readme(clip, monkeypatch):
+    block, = re.findall(r"```python\n([^`]*StreamCore.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    names = {"clip": [(frame, None if index else mask) for index, (frame, mask) in enumerate(clip)]}
+    exec(block, names)
+    labels, mask = names["labels"], clip[-1][1]
+    assert (labels.shape, labels.dtype) == (mask.shape, np.uint8)
+    assert (labels == mask).mean() > 0.9
+
+
 def test_stream_example(clip, tmp_path, monkeypatch):
     """The example tracks an object from a box that the user drags."""
     block, = re.findall(r"```python\n([^`]*VideoCapture.*?)```", (ROOT / "docs/library.md").read_text(), re.DOTALL)
