@@ -74,8 +74,10 @@ class ClipFrames:
                 self.error = self.problem = user_message(error) or first_line(error)
             if not self._closed.is_set():
                 self.scanned.set()
-                on_scanned()
-                self.settled.set()
+                try:
+                    on_scanned()
+                finally:
+                    self.settled.set()
         if self.numbered:
             import av  # noqa: F401     (takes 0.1 s, which the first jump need not wait for)
             self._previews = _Previews(folder)

@@ -37,17 +37,17 @@ class Video:
         for index, path in self.masks.items():
             mask = read_mask(path, show_warnings=True)
             fitted = fit_mask(path, mask, height, width)
+            labels = np.setdiff1d(self._output_labels(fitted), 0)
             if fitted is not mask:
                 warn(f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its frame {width}x{height}; it is "
                      f"resized")
-            labels = np.setdiff1d(self._output_labels(fitted), 0)
-            lost = np.setdiff1d(self._output_labels(mask), [0, *labels])
-            if lost.size:
-                warn(f"{path}: object {lost[0]} is too small to keep a pixel when the mask is resized")
-                reason = "no object in this mask, its objects are too small for the size of the frame"
+                lost = np.setdiff1d(self._output_labels(mask), [0, *labels])
+                if lost.size:
+                    warn(f"{path}: object {lost[0]} is too small to keep a pixel when the mask is resized")
+                    reason = "no object in this mask, its objects are too small for the size of the frame"
             if not labels.size:
                 empty.append(index)
-            objects |= {*labels.tolist()}
+            objects.update(labels.tolist())
         if len(objects) > MAX_OBJECTS:
             raise InputError(f"{path.parent}: the masks have {len(objects)} objects together, the limit is "
                              f"{MAX_OBJECTS}")
