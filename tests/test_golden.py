@@ -13,26 +13,39 @@ from model import winograd
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.mark.parametrize("case", sorted(path.stem for path in GOLDEN.glob("propagate_*.npz")))
-@pytest.mark.parametrize("multiplications", [            # from which on 3x3 convolutions are Winograd's
-    winograd.MIN_MULTIPLICATIONS, pytest.param(0, marks=pytest.mark.slow)])
-def test_probabilities_are_the_published_ones(case, multiplications, network, monkeypatch):
-    monkeypatch.setattr(winograd, "MIN_MULTIPLICATIONS", multiplications)
-    golden = np.load(GOLDEN / f"{case}.npz")
-    frames, labels, expected = golden["frames"], golden["labels"], golden["prob"]
+def propagate(network, golden):
+    """The probabilities (K+1, T, H/2, W/2) of a golden file's clip and masks, and the labels of the objects."""
+    frames, labels = golden["frames"], golden["labels"]
     top_k, sigma = int(golden["top_k"]), float(golden["kernel_sigma"])
     core = InferenceCore(network, None if top_k < 0 else top_k, None if sigma < 0 else sigma, int(golden["mem_every"]))
-    objects = len(expected) - 1
-    first = golden["first_frame"] if "first_frame" in golden else np.zeros(objects, int)
-    found = np.zeros_like(expected)
+    found = np.zeros_like(golden["prob"])
+    first = golden["first_frame"] if "first_frame" in golden else np.zeros(len(found) - 1, int)
     for t, frame in enumerate(frames):
         given = np.isin(labels[t], np.flatnonzero(first == t) + 1) * labels[t]
         image = preprocess_frame(frame, core.device, frame.shape[:2])
         probabilities = core.step(image, torch.from_numpy(given) if given.any() else None)[:, ::2, ::2].cpu()
         for channel, label in enumerate([0, *core.labels]):
             found[label, t] = probabilities[channel]
-    difference = np.abs(found - expected)
-    assert core.labels == list(range(1, objects + 1))
+    return found, core.labels
+
+
+@pytest.mark.parametrize("case", sorted(path.stem for path in GOLDEN.glob("propagate_*.npz")))
+@pytest.mark.parametrize("multiplications", [            # from which on 3x3 convolutions are Winograd's
+    winograd.MIN_MULTIPLICATIONS, pytest.param(0, marks=pytest.mark.slow)])
+def test_probabilities_are_the_published_ones(case, multiplications, network, monkeypatch):
+    monkeypatch.setattr(winograd, "MIN_MULTIPLICATIONS", multiplications)
+    golden = np.load(GOLDEN / f"{case}.npz")
+    found, labels = propagate(network, golden)
+    difference = np.abs(found - golden["prob"])
+    if golden["kernel_sigma"] > 0 and difference.max() > 2e-4:
+        # Kernels are centred at an argmax. Between nearly equal affinities rounding decides, which depends on the CPU and
+        # the number of threads: on one CPU a centre moved with one thread and not with two.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(3 - min(threads, 2))
+        found, labels = propagate(network, golden)
+        torch.set_num_threads(threads)
+        difference = np.abs(found - golden["prob"])
+    assert labels == list(range(1, len(found)))
     assert difference.max() < 2e-4
     assert difference.mean() < 2e-5
 
