@@ -38,8 +38,8 @@ def test_probabilities_are_the_published_ones(case, multiplications, network, mo
     found, labels = propagate(network, golden)
     difference = np.abs(found - golden["prob"])
     if golden["kernel_sigma"] > 0 and difference.max() > 2e-4:
-        # Kernels are centred at an argmax. Between nearly equal affinities rounding decides, which depends on the CPU and
-        # the number of threads: on one CPU a centre moved with one thread and not with two.
+        # Kernels are centred at an argmax. Between nearly equal affinities rounding decides, which depends on the CPU
+        # and the number of threads: on one CPU a centre moved with one thread and not with two.
         threads = torch.get_num_threads()
         torch.set_num_threads(3 - min(threads, 2))
         found, labels = propagate(network, golden)
