@@ -98,7 +98,7 @@ def main() -> None:
         with progress_bar(len(forward) + len(backward), "frames") as bar:
             confidences = propagate_clip(network, video, config, args.direction, folder, palette, timer, bar.increment,
                                          args.confidence)
-        memory, interrupted = peak_memory(device), None
+        memory, failure = peak_memory(device), None
         extras = {}
         if args.overlay:
             extras["overlay"] = partial(write_overlay, video, folder, palette)
@@ -117,13 +117,13 @@ def main() -> None:
                 write(folder / name)
             except (Exception, Interrupted) as error:           # the masks are kept
                 shutil.rmtree(folder / name, ignore_errors=True)
+                failure = error
                 if isinstance(error, Interrupted):
-                    interrupted = error
                     break
                 message = (user_message(error) or first_line(error)).replace(str(folder), str(output))
                 errors[name] = f"the masks are complete, but the {name} was not written: {message}"
-    if interrupted:
-        raise interrupted
+    if isinstance(failure, Interrupted):
+        raise failure
     speed = timer.frames / timer.seconds
     print(f"{written} of {total} frames have a mask: {output} ({speed:.2f} frames/s on {device})")
     if args.overlay and "overlay" not in errors:
@@ -135,7 +135,7 @@ def main() -> None:
     if args.report and "report" not in errors:
         print(f"report: {output}/report/{REPORT_FILE}")
     if errors:
-        raise InputError("; ".join(errors.values()))
+        raise InputError("; ".join(errors.values())) from failure
 
 
 if __name__ == "__main__":
