@@ -169,4 +169,9 @@ def read_csv(path: Path) -> list[ObjectScore]:
         raise InputError(f"{path}: not a scores.csv of the benchmark scripts") from error
     if not rows:
         raise InputError(f"{path}: has no scores")
+    objects = [(row.video, row.label) for row in rows]
+    for row in rows:
+        if not (0 <= row.j <= 100 and 0 <= row.f <= 100) or objects.count((row.video, row.label)) > 1:
+            raise InputError(f"{path}: {row.video}, object {row.label}: listed twice, or with scores that are not "
+                             f"between 0 and 100")
     return rows
