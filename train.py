@@ -25,7 +25,7 @@ REPORT_EVERY, IMAGE_EVERY = 100, 800
 SAVES, LOG = Path("saves"), Path("log")
 # Saved in checkpoints. A resumed run keeps the learning rate of its checkpoint.
 LEARNING_RATE = ("lr", "steps", "gamma", "encoder_lr")
-SETTINGS = ("stage", "seed", "size", "frames", "top_k", "kernel_sigma", "ema", *LEARNING_RATE)
+SETTINGS = ("stage", "seed", "size", "frames", "max_distance", "top_k", "kernel_sigma", "ema", *LEARNING_RATE)
 
 
 def main() -> int:
@@ -93,8 +93,8 @@ def build_data(args: argparse.Namespace, samples_per_iteration: int) -> Training
     if args.stage == 0:
         return static_stage(args.static_root, args.seed, args.size, args.frames)
     if args.stage == 1:
-        return bl30k_stage(args.bl_root, epochs, args.seed, args.size, args.frames, args.files_every)
-    return video_stage(args.davis_root, args.yv_root, epochs, args.seed, args.size, args.frames)
+        return bl30k_stage(args.bl_root, epochs, args.seed, args.size, args.frames, args.files_every, args.max_distance)
+    return video_stage(args.davis_root, args.yv_root, epochs, args.seed, args.size, args.frames, args.max_distance)
 
 
 def resume(trainer: Trainer, args: argparse.Namespace, settings: dict[str, Any]) -> int:

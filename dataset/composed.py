@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataset.cutouts import Sources, choose_photograph, crop, load_object
+from dataset.cutouts import Sources, choose_photograph, crop, load_moving_object, load_object, load_scene
 from dataset.image_io import write_mask
 from dataset.synthetic import write_frames
 from util.files import atomic_file, atomic_folder
 from util.opencv import cv2
+
+# Where videos are among the sources: fractions of drawn videos, of scenes that are videos, of objects from videos.
+DRAWN, SCENES, MOVING = 0.12, 0.3, 0.4
 
 
 def _wave(rng: np.random.Generator, times: np.ndarray, strength: float) -> np.ndarray:
@@ -21,11 +24,12 @@ def _wave(rng: np.random.Generator, times: np.ndarray, strength: float) -> np.nd
 
 
 class _Actor:
-    """An object (h, w, 4) and its motion through a scene."""
+    """An object, as one layer (h, w, 4) or one per frame, and its motion through a scene."""
 
-    def __init__(self, rng: np.random.Generator, layer: np.ndarray, times: np.ndarray, height: int, width: int):
-        self.layer, self.times = layer, times
-        side = max(layer.shape[:2])
+    def __init__(self, rng: np.random.Generator, layers: Sequence[np.ndarray], times: np.ndarray, height: int,
+                 width: int):
+        self.layers, self.times = layers, times
+        side = max(layers[0].shape[:2])
         self.scales = min(height, width) * rng.uniform(0.15, 0.85) / side * np.exp(_wave(rng, times, 0.25))
         if rng.random() < 0.35:                    # comes nearer or goes away
             growth = np.log(rng.uniform(2, 6)) * rng.choice([-1, 1])
@@ -38,11 +42,12 @@ class _Actor:
 
     def render(self, index: int, height: int, width: int) -> np.ndarray:
         """The object at a time, premultiplied with its alpha, (height, width, 4) float."""
-        h, w = self.layer.shape[:2]
+        layer = self.layers[index % len(self.layers)]
+        h, w = layer.shape[:2]
         bend = self.bends[0] * (1 - self.times[index]) + self.bends[1] * self.times[index]
         field = (cv2.resize(bend, (w, h), interpolation=cv2.INTER_CUBIC) * self.bending[index]).astype(np.float32)
         x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-        premultiplied = np.dstack([self.layer[..., :3] * self.layer[..., 3:] / 255, self.layer[..., 3]])
+        premultiplied = np.dstack([layer[..., :3] * layer[..., 3:] / 255, layer[..., 3]])
         bent = cv2.remap(premultiplied, x + field[..., 0], y + field[..., 1], cv2.INTER_LINEAR,
                          borderMode=cv2.BORDER_CONSTANT)
         scale, angle = self.scales[index], self.angles[index]
@@ -67,17 +72,30 @@ def compose_video(seed: Sequence[int], sources: Sources, frames: int, height: in
     """Frames (height, width, 3) uint8 and labels (height, width) uint8; determined by seed and sources.
 
     The scene has 1 to 4 labelled objects, unless ``objects`` says how many, and up to two unlabelled ones. Some look
-    alike. Objects and backgrounds are drawn if there are no sources of them.
+    alike. Objects and backgrounds are drawn if there are no sources of them. Where there are videos, some objects
+    are cut out of consecutive frames, and some scenes are a video with its own objects.
     """
     rng = np.random.default_rng(list(seed))
+    if sources.videos and rng.random() < DRAWN:
+        sources = Sources()
     times = np.linspace(0, 1, frames) * rng.uniform(0.5, 1.2)
     labels = [*range(1, (objects or int(rng.integers(1, 5))) + 1), *[0] * int(rng.integers(0, 3))]
     photograph = choose_photograph(rng, sources)
-    background = crop(rng, photograph, int(height * 1.6), int(width * 1.6))
-    layers: list[np.ndarray] = []
+    scene = None
+    if sources.videos and objects is None and rng.random() < SCENES:
+        scene = load_scene(rng, sources, frames, height, width)
+        own = max(int(mask.max()) for _, mask in scene)
+        labels = [label + own if label else 0 for label in labels[-int(rng.integers(1, len(labels) + 1)):]]
+    else:
+        background = crop(rng, photograph, int(height * 1.6), int(width * 1.6))
+    layers: list[Sequence[np.ndarray]] = []
     for _ in labels:
-        twin = layers and rng.random() < 0.15
-        layers.append(layers[-1] if twin else load_object(rng, sources, photograph))
+        if layers and rng.random() < 0.15:         # a twin
+            layers.append(layers[-1])
+        elif sources.videos and rng.random() < MOVING:
+            layers.append(load_moving_object(rng, sources, frames))
+        else:
+            layers.append([load_object(rng, sources, photograph)])
     actors = [_Actor(rng, layer, times, height, width) for layer in layers]
     back_to_front = rng.permutation(len(actors))
     zoom, pan_x, pan_y = np.exp(_wave(rng, times, 0.1)), _wave(rng, times, 0.2 * width), _wave(rng, times, 0.2 * height)
@@ -89,8 +107,11 @@ def compose_video(seed: Sequence[int], sources: Sources, frames: int, height: in
         center = np.array([width * 0.8 - pan_x[index], height * 0.8 - pan_y[index]])
         shift = np.array([width, height]) / 2 - zoom[index] * center
         view = np.hstack([zoom[index] * np.eye(2), shift[:, None]])
-        image = cv2.warpAffine(background, view, (width, height), borderMode=cv2.BORDER_REFLECT)
-        mask = np.zeros((height, width), np.uint8)
+        if scene:
+            image, mask = scene[index]
+        else:
+            image = cv2.warpAffine(background, view, (width, height), borderMode=cv2.BORDER_REFLECT)
+            mask = np.zeros((height, width), np.uint8)
         for number in back_to_front:
             layer = actors[number].render(index, height, width)
             alpha = layer[..., 3:] / 255

@@ -1,4 +1,4 @@
-"""Objects and backgrounds of composed videos: cut-outs of annotated photographs, stamps, and drawn shapes."""
+"""Objects and backgrounds of composed videos: cut-outs of annotated photographs and videos, stamps, drawn shapes."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,9 +20,10 @@ MIN_OBJECT_SIDE, MIN_OBJECT_AREA = 30, 2500
 
 
 class Sources(NamedTuple):
-    """Image files of photographs, and of cut-outs with alpha; both may be empty."""
-    photographs: Sequence[Path]
-    cutouts: Sequence[Path]
+    """What videos are composed of; any may be empty."""
+    photographs: Sequence[Path] = ()
+    cutouts: Sequence[Path] = ()                                # images with alpha
+    videos: Sequence[Sequence[tuple[Path, Path]]] = ()          # the (frame, mask) files of each video
 
 
 def find_images(folders: Sequence[Path], suffixes: set[str]) -> list[Path]:
@@ -65,8 +66,12 @@ def _cut_out(image: np.ndarray, region: np.ndarray) -> np.ndarray | None:
     x, y, width, height = cv2.boundingRect(region)
     if np.count_nonzero(region) < MIN_OBJECT_AREA or min(width, height) < MIN_OBJECT_SIDE or len(kept) > 4:
         return None
-    inner = cv2.erode(region, np.ones((3, 3), np.uint8))      # without the background's colours
-    return np.dstack([image, cv2.GaussianBlur(inner, (0, 0), 0.8)])[y:y + height, x:x + width]
+    return np.dstack([image, _soft_edge(region)])[y:y + height, x:x + width]
+
+
+def _soft_edge(region: np.ndarray) -> np.ndarray:
+    """The alpha of a region (h, w) of 0 and 255, without the background's colours at its edge."""
+    return cv2.GaussianBlur(cv2.erode(region, np.ones((3, 3), np.uint8)), (0, 0), 0.8)
 
 
 def choose_photograph(rng: np.random.Generator, sources: Sources) -> Path | None:
@@ -125,3 +130,47 @@ def load_object(rng: np.random.Generator, sources: Sources, photograph: Path | N
         return _drawn_object(rng, sources)
     layer = layer[y:y + height, x:x + width]
     return layer[:, ::-1].copy() if rng.random() < 0.5 else layer
+
+
+def _read_clip(rng: np.random.Generator, sources: Sources, frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Frames (h, w, 3) and labels (h, w) of a part of one of the videos, forward or backward, mirrored or not."""
+    video = sources.videos[rng.integers(len(sources.videos))]
+    step = rng.integers(1, max(1, min(3, (len(video) - 1) // max(frames - 1, 1))) + 1)
+    first = rng.integers(max(len(video) - step * (frames - 1), 1))
+    indices = np.minimum(first + step * np.arange(frames), len(video) - 1)[::rng.choice([-1, 1])]
+    mirror = rng.choice([-1, 1])
+    clip = []
+    for image, mask in (video[index] for index in indices):
+        image = read_frame(image)
+        clip.append((image[:, ::mirror], fit_mask(mask, read_mask(mask), *image.shape[:2])[:, ::mirror]))
+    return clip
+
+
+def load_moving_object(rng: np.random.Generator, sources: Sources, frames: int) -> list[np.ndarray]:
+    """An object cut out of consecutive frames of a video: ``frames`` layers (h, w, 4), centred on the object."""
+    clip = _read_clip(rng, sources, frames)
+    regions = [(labels > 0).astype(np.uint8) * 255 for _, labels in clip]
+    boxes = [cv2.boundingRect(region) for region in regions]
+    width, height = np.max(boxes, 0)[2:] + 4
+    layers = []
+    for (image, _), region, (x, y, w, h) in zip(clip, regions, boxes, strict=True):
+        layer = np.dstack([image, _soft_edge(region)]).astype(np.float32)
+        shift = np.float32([[1, 0, width / 2 - (x + w / 2)], [0, 1, height / 2 - (y + h / 2)]])
+        layers.append(cv2.warpAffine(layer, np.floor(shift), (int(width), int(height)), flags=cv2.INTER_NEAREST))
+    return layers
+
+
+def load_scene(rng: np.random.Generator, sources: Sources, frames: int, height: int,
+               width: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A random crop of consecutive frames of a video: images (height, width, 3) float and labels 0, 1, 2, ..."""
+    clip = _read_clip(rng, sources, frames)
+    size = np.array(clip[0][0].shape[:2])
+    rows, columns = (np.array([height, width]) * (size / [height, width]).min() * rng.uniform(0.7, 1)).astype(int)
+    top, left = rng.integers(0, size - [rows, columns] + 1)
+    values = np.unique(np.stack([labels for _, labels in clip]))
+    numbers = np.zeros(256, np.uint8)
+    numbers[values[values > 0]] = np.arange(1, np.count_nonzero(values) + 1)
+    window = np.s_[top:top + rows, left:left + columns]
+    return [(cv2.resize(image[window].astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR),
+             cv2.resize(numbers[labels[window]], (width, height), interpolation=cv2.INTER_NEAREST))
+            for image, labels in clip]

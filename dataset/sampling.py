@@ -19,18 +19,20 @@ class TrainingSample(TypedDict):
     skipped: list[str]      # error messages of the samples that this one replaces
 
 
-def max_frame_distance(epoch: int, epochs: int, last_phase: float, files_every: int = 1) -> int:
-    """Return the maximum distance of a sample's frames at an epoch, counted in files.
+def max_frame_distance(epoch: int, epochs: int, last_phase: float, files_every: int = 1,
+                       limit: int | None = None) -> int:
+    """Return the maximum distance of consecutive frames of a sample at an epoch, counted in files.
 
     Args:
         epoch, epochs: of the whole training, from 0.
         last_phase: fraction of the epochs from which on the distance is minimal again: 0.8 for BL30K, else 0.9.
         files_every: distance in frames between the files.
+        limit: in frames; None: none.
     """
     distance = max([MIN_DISTANCE, *(value for fraction, value in GROWTH if epoch >= round(epochs * fraction))])
     if epoch >= round(epochs * last_phase):
         distance = MIN_DISTANCE
-    return max(distance // files_every, 1)
+    return max(min(distance, limit or distance) // files_every, 1)
 
 
 def sample_frames(frames: int, max_distance: int, draw: Callable[[int, int], int], count: int = 3) -> list[int]:

@@ -104,23 +104,34 @@ def static_stage(root: Path, seed: int, size: int = SIZE, length: int = 3) -> Tr
 
 
 def bl30k_stage(root: Path, epochs: Callable[[int], int], seed: int, size: int = SIZE, length: int = 3,
-                files_every: int = 1) -> TrainingSet:
-    """Return the data of stage 1, BL30K; ``epochs`` maps the number of samples to the epochs of the whole training."""
+                files_every: int = 1, max_distance: int | None = None) -> TrainingSet:
+    """Return the data of stage 1, BL30K.
+
+    Args:
+        epochs: maps the number of samples to the epochs of the whole training.
+        max_distance: of frames, see `max_frame_distance`.
+    """
     videos = video_pairs(root / "JPEGImages", root / "Annotations")
-    distance = partial(max_frame_distance, epochs=epochs(len(videos)), last_phase=0.8, files_every=files_every)
+    distance = partial(max_frame_distance, epochs=epochs(len(videos)), last_phase=0.8, files_every=files_every,
+                       limit=max_distance)
     return TrainingSet([(VOSDataset(videos, distance, 0.25, skip_small=True, size=size, length=length), 1)], seed)
 
 
+def davis_training_videos(root: Path) -> list[list[tuple[Path, Path]]]:
+    """Return the (frame, mask) files of each training video in the DAVIS folder that contains ``2017``."""
+    root = root / "2017" / "trainval"
+    return video_pairs(root / "JPEGImages" / "480p", root / "Annotations" / "480p",
+                       read_list(root / "ImageSets" / "2017" / "train.txt"))
+
+
 def video_stage(davis: Path, youtube: Path, epochs: Callable[[int], int], seed: int, size: int = SIZE,
-                length: int = 3) -> TrainingSet:
+                length: int = 3, max_distance: int | None = None) -> TrainingSet:
     """Return the data of stage 2: DAVIS 2017 (five times) and YouTubeVOS (every fifth frame); see `bl30k_stage`."""
-    root = davis / "2017" / "trainval"
-    davis_videos = video_pairs(root / "JPEGImages" / "480p", root / "Annotations" / "480p",
-                               read_list(root / "ImageSets" / "2017" / "train.txt"))
+    davis_videos = davis_training_videos(davis)
     youtube_videos = video_pairs(youtube / "train_480p" / "JPEGImages", youtube / "train_480p" / "Annotations",
                                  without=FAULTY_YOUTUBE)
     total = epochs(5 * len(davis_videos) + len(youtube_videos))
-    distance = partial(max_frame_distance, epochs=total, last_phase=0.9)
+    distance = partial(max_frame_distance, epochs=total, last_phase=0.9, limit=max_distance)
     return TrainingSet([
         (VOSDataset(davis_videos, distance, size=size, length=length), 5),
         (VOSDataset(youtube_videos, partial(distance, files_every=5), size=size, length=length), 1)], seed)

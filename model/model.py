@@ -20,6 +20,7 @@ from model.network import PropagationNetwork, Query
 from util.cli import InputError
 
 WEIGHT_DECAY = 1e-7
+IMAGE_ENCODER = "rgb_encoder.", "kv_q_f16.deep.stages."         # names of its parameters
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -96,10 +97,10 @@ class Trainer:
         self.model: nn.Module = TrainingForward(network, top_k, kernel_sigma)
         groups = [{"params": list(network.parameters())}]
         if encoder_lr != 1:
-            encoder = list(network.rgb_encoder.parameters())
-            own = {id(parameter) for parameter in encoder}
-            groups = [{"params": [parameter for parameter in network.parameters() if id(parameter) not in own]},
-                      {"params": encoder, "lr": lr * encoder_lr}]
+            encoder, others = [], []
+            for name, parameter in network.named_parameters():
+                (encoder if name.startswith(IMAGE_ENCODER) else others).append(parameter)
+            groups = [{"params": others}, {"params": encoder, "lr": lr * encoder_lr}]
         self.optimizer = torch.optim.Adam(groups, lr=lr, weight_decay=WEIGHT_DECAY, fused=True)
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, steps, gamma)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")

@@ -47,7 +47,7 @@ def start_from_imagenet(network: PropagationNetwork, path: Path | None) -> None:
     weights, source = imagenet_weights(network.variant, path), path or "the installed weights"
     if network.variant == "lite":
         try:
-            return load_folded(network.rgb_encoder, weights)
+            return load_folded([network.rgb_encoder, network.kv_q_f16.deep.stages], weights)
         except ValueError as error:
             raise InputError(f"{source}: {error}") from error
     for encoder in (network.rgb_encoder, network.mask_rgb_encoder):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from model.backbones import ImageEncoder, MaskEncoder
-from model.efficientnet import EfficientNetLite
+from model.efficientnet import DeepFeatures, EfficientNetLite
 from model.lite import AngularKey, LiteMaskEncoder, QueryKeyValue
 from model.modules import Decoder, KeyValue
 from model.network import PropagationNetwork
@@ -31,13 +31,14 @@ def published_network(single_object: bool = False) -> PropagationNetwork:
 
 
 def lite_network() -> PropagationNetwork:
-    """Build the small network: 2.3 M parameters, EfficientNet-Lite0, 64 key and 128 value channels."""
+    """Build the small network: 4.6 M parameters, EfficientNet-Lite0, 64 key and 128 value channels."""
     c16, c8, c4 = EfficientNetLite.CHANNELS
     return PropagationNetwork(
         rgb_encoder=EfficientNetLite(),
         mask_rgb_encoder=LiteMaskEncoder(c16, width=96),
         kv_m_f16=None,
-        kv_q_f16=QueryKeyValue(c16, value_channels=128, key=AngularKey(c16, key_channels=64)),
+        kv_q_f16=QueryKeyValue(c16, value_channels=128, key=AngularKey(c16, key_channels=64),
+                               deep=DeepFeatures(c16)),
         decoder=Decoder(value_channels=128, f8_channels=c8, f4_channels=c4, widths=(96, 48, 32)),
         variant="lite",
     )

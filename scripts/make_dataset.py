@@ -12,6 +12,8 @@ shapes and textures are drawn.
 
 --annotated and --parts name folders of photographs with masks: DIR/images, and palette PNGs of the same names in
 DIR/masks. Their objects are cut out; the photographs also serve as backgrounds, except for their own objects.
+--davis_root adds the training videos of DAVIS: their objects are cut out of consecutive frames, and some of the videos
+are the scene in which other objects move.
 
 Train with --static_root DIR/static --bl_root DIR/BL30K --davis_root DIR/DAVIS --yv_root DIR/YouTube. The same seed and
 sources make the same data. Existing files of the same settings are kept; a folder with other settings is refused.
@@ -25,7 +27,7 @@ import zlib
 from functools import partial
 from pathlib import Path
 
-from util.cli import InputError, at_least, positive_int, run
+from util.cli import InputError, at_least, pluralize, positive_int, run
 
 PHOTOS = [path for path in map(Path, ("/usr/share/wallpapers", "/usr/share/backgrounds")) if path.is_dir()]
 CUTOUTS = [path for path in [Path("/usr/share/tuxpaint/stamps")] if path.is_dir()]
@@ -42,11 +44,14 @@ def make_jobs(args: argparse.Namespace) -> list[partial]:
     from dataset.composed import write_image, write_video
     from dataset.cutouts import Sources, find_images
     from dataset.image_io import IMAGE_SUFFIXES
+    from dataset.stages import davis_training_videos
     annotated = [folder / "images" for folder in (*args.annotated, *args.parts)]
     sources = Sources(find_images([*args.photos, *annotated], IMAGE_SUFFIXES),
-                      find_images([*args.cutouts, args.folder / "cutouts"], {".png"}))
-    drawn = "" if all(sources) else "; the rest is drawn"
-    print(f"sources: {len(sources.photographs)} photographs, {len(sources.cutouts)} cut-outs{drawn}", flush=True)
+                      find_images([*args.cutouts, args.folder / "cutouts"], {".png"}),
+                      davis_training_videos(args.davis_root) if args.davis_root else ())
+    counted = zip(sources, ("photograph", "cut-out", "video"), strict=True)
+    drawn = "" if sources.photographs and sources.cutouts else "; the rest is drawn"
+    print(f"sources: {', '.join(pluralize(len(files), word) for files, word in counted)}{drawn}", flush=True)
 
     jobs = []
     for index in range(args.images if "static" in args.kinds else 0):
@@ -78,6 +83,8 @@ def parse() -> argparse.Namespace:
                                 ("annotated", [], "annotated photographs, one mask value per object"),
                                 ("parts", [], "annotated photographs of one object each, one mask value per part")):
         parser.add_argument(f"--{name}", nargs="*", type=Path, default=default, metavar="DIR", help=what)
+    parser.add_argument("--davis_root", type=Path, metavar="DIR",
+                        help="DAVIS folder, which contains 2017: its training videos with their objects")
     parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), metavar="N",
                         help="processes (default: all cores, %(default)s)")
     args = parser.parse_args()
@@ -94,7 +101,7 @@ def main() -> None:
     from util.parallel import run_jobs
     prepare_folder(args.folder)
     settings = json.dumps({name: getattr(args, name) for name in ("seed", "frames", "height", "photos", "cutouts",
-                                                                  "annotated", "parts")}, default=str)
+                                                                  "annotated", "parts", "davis_root")}, default=str)
     path = args.folder / "settings.json"
     if path.exists() and path.read_text() != settings:
         raise InputError(f"{args.folder}: contains data made with other settings ({path.read_text()}); use the same "

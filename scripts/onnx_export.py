@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 import torch
+from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -24,6 +25,7 @@ from model.network import PropagationNetwork
 from util.cli import InputError
 from util.files import atomic_file
 
+LARGEST_KERNEL = 2 ** 17          # elements
 QUERY = ("key", "value1", "value2", "skip8", "skip4")
 
 
@@ -131,9 +133,12 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str]
     """Write one file. With gradients enabled, the network takes the path without Winograd convolutions."""
     with atomic_file(path) as partial, torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")             # about names of dynamic dimensions
-        torch.onnx.export(module.eval(), tuple(inputs.values()), str(partial), input_names=list(inputs),
-                          output_names=list(outputs), dynamic_shapes=tuple(dynamic.get(name) for name in inputs),
-                          dynamo=True, external_data=False, verbose=False)
+        program = torch.onnx.export(module.eval(), tuple(inputs.values()), input_names=list(inputs),
+                                    output_names=list(outputs), dynamo=True, optimize=False, verbose=False,
+                                    dynamic_shapes=tuple(dynamic.get(name) for name in inputs))
+        # By default, large padded kernels are not folded, and ONNX Runtime takes their padding for that of the input.
+        optimize_ir(program.model, input_size_limit=LARGEST_KERNEL)
+        program.save(str(partial), external_data=False)
     return path
 
 

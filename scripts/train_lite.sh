@@ -8,8 +8,8 @@
 # A, P        annotated photographs for composed videos, see `python -m scripts.make_dataset --help`
 # S, Y        the published static data and YouTubeVOS, used instead of synthetic images and composed videos
 #
-# On two CPU cores the synthetic stages took four hours, the real ones 75 minutes. After an interruption, the same
-# command resumes. With more time or a GPU:
+# On two CPU cores the synthetic stages took four hours, stages a and b 75 minutes, before the network had stages at
+# stride 32. After an interruption, the same command resumes. With more time or a GPU:
 #
 #   ITERATIONS=20 IMAGES=20000 VIDEOS=5000 WORKERS=8 scripts/train_lite.sh ...       # 20 times the iterations
 #
@@ -45,8 +45,8 @@ make() { "$PYTHON" -m scripts.make_dataset "$@" --frames 16; }
 make made --kinds static bl --images "${IMAGES:-1500}" --videos "${VIDEOS:-500}" --height 288
 make larger --kinds bl --videos "${VIDEOS:-600}" --height 384 --seed 11
 if [ "$davis" ]; then
-    make composed --kinds yv --videos "${VIDEOS:-400}" --height 320 --annotated ${annotated[@]+"${annotated[@]}"} \
-        --parts ${parts[@]+"${parts[@]}"}
+    make composed --kinds yv --videos "${VIDEOS:-300}" --height 384 --davis_root "$davis" \
+        --annotated ${annotated[@]+"${annotated[@]}"} --parts ${parts[@]+"${parts[@]}"}
 fi
 
 latest() { ls -t $1 2>/dev/null | head -1 || true; }
@@ -76,6 +76,10 @@ if [ "$davis" ]; then
     real=(--stage 2 -b 2 --top_k 16 --ema 0.998 --davis_root "$davis")
     stage a 1800 "1100 1500" "${real[@]}" --size 256 --frames 5 --lr 3e-4 --yv_root composed/YouTube
     stage b 2200 "1300 1800" "${real[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 9 \
+        --yv_root "${youtube:-composed/YouTube}"
+    # Inference always has the last frame in memory, so the frames of a sample are near each other. Not longer: then
+    # the masks miss parts of objects that turn.
+    stage c 1500 "" "${real[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 7 --max_distance 5 \
         --yv_root "${youtube:-composed/YouTube}"
 fi
 "$PYTHON" -m scripts.shrink_weights "$weights" lite.pth

@@ -20,7 +20,7 @@ from inference_core import InferenceCore, _ObjectGroup
 from model import efficientnet
 from model.checkpoint import load_network
 from model.defaults import INFERENCE_DEFAULTS, LITE_WEIGHTS
-from model.efficientnet import EPSILON, EfficientNetLite, load_folded
+from model.efficientnet import EPSILON, DeepFeatures, EfficientNetLite, InvertedResidual, load_folded
 from model.memory_bank import MemoryBank
 from model.pretrained import start_from_imagenet
 from model.variants import lite_network, published_network
@@ -46,7 +46,7 @@ def batch_normalised_weights(encoder):
 def test_folding_changes_what_is_computed_no_more_than_rounding():
     encoder = EfficientNetLite().eval()
     weights = batch_normalised_weights(encoder)
-    load_folded(encoder, weights)
+    load_folded([encoder], weights)
     pixels = torch.rand(1, 3, 64, 96)
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
 
@@ -68,6 +68,41 @@ def test_folding_changes_what_is_computed_no_more_than_rounding():
 def test_features_halve_and_halve_again():
     shapes = [tuple(feature.shape) for feature in EfficientNetLite()(torch.zeros(2, 3, 48, 80))]
     assert shapes == [(2, 112, 3, 5), (2, 40, 6, 10), (2, 24, 12, 20)]
+
+
+def test_imagenet_weights_continue_in_the_deep_stages(tmp_path):
+    network = lite_network()
+    parts = torch.nn.ModuleList([network.rgb_encoder, network.kv_q_f16.deep.stages])
+    weights = batch_normalised_weights(parts)
+    torch.save(weights, tmp_path / "x.pth")
+    start_from_imagenet(network, tmp_path / "x.pth")
+    convolutions = [module for module in parts.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert len(convolutions) == 48                        # all of EfficientNet-Lite0 but its head
+    last = len(convolutions) - 1
+    scale = weights[f"{last}.gamma"] / (weights[f"{last}.variance"] + EPSILON).sqrt()
+    torch.testing.assert_close(convolutions[last].weight, weights[f"{last}.conv"] * scale[:, None, None, None])
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 6), (5, 7), (4, 7)])
+def test_deep_features_have_any_size(height, width):
+    deep, f16 = DeepFeatures(112), torch.randn(1, 112, height, width)
+    even = F.pad(f16, (0, width % 2, 0, height % 2), mode="replicate")
+    assert deep.stages(even).shape == (1, 320, (height + 1) // 2, (width + 1) // 2)
+    torch.testing.assert_close(deep(f16), deep(even)[..., :height, :width], rtol=1e-4, atol=1e-5)
+    assert (deep(f16) != f16).all()
+
+
+def test_gradients_in_bfloat16_are_those_of_float32():
+    torch.manual_seed(0)
+    block, x = InvertedResidual(16, 16, 6, 5, 1), torch.rand(1, 16, 20, 20)
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = block(x)
+        gradient, = torch.autograd.grad(out.float().square().sum(), block.depthwise.weight)
+        assert gradient.dtype == torch.float32
+        gradients.append(gradient)
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=0.05 * float(gradients[0].abs().max()))
 
 
 def test_other_networks_weights_are_refused(tmp_path):

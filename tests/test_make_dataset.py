@@ -8,13 +8,14 @@ import pytest
 from PIL import Image
 
 from dataset.composed import _Actor, _smoke, compose_video, write_video
-from dataset.cutouts import Sources, cut_out_objects, find_images, load_object
+from dataset.cutouts import Sources, cut_out_objects, find_images, load_moving_object, load_object, load_scene
 from dataset.image_io import read_mask, write_mask
+from dataset.stages import davis_training_videos
 from scripts import draw_clip, make_dataset
 from util.cli import InputError
 from util.palette import davis_palette
 
-DRAWN = Sources((), ())
+DRAWN = Sources()
 SMALL = ("--images", "6", "--videos", "2", "--frames", "3", "--height", "64", "--workers", "1")
 
 
@@ -88,9 +89,9 @@ def test_a_photograph_is_no_background_of_its_own_objects(annotated, tmp_path):
 
 
 def test_some_objects_grow_several_times_and_smoke_covers_the_frame():
-    layer, times = np.full((60, 60, 4), 255, np.float32), np.linspace(0, 1, 9)
+    layers, times = [np.full((60, 60, 4), 255, np.float32)], np.linspace(0, 1, 9)
     growth = [(scales.max() / scales.min()) for scales in
-              (_Actor(np.random.default_rng(seed), layer, times, 90, 160).scales for seed in range(60))]
+              (_Actor(np.random.default_rng(seed), layers, times, 90, 160).scales for seed in range(60))]
     assert 0.15 < np.mean(np.array(growth) > 2) < 0.5
     assert 4 < max(growth) < 12
     first, *_, last = _smoke(np.random.default_rng(0), 5, 90, 160)
@@ -106,10 +107,67 @@ def test_a_scene_depends_on_its_seed_only():
     assert (scenes[0][0][0] != scenes[2][0][0]).any()
 
 
+@pytest.fixture
+def davis(tmp_path):
+    """A DAVIS folder with one video of six frames: a grey square (value 5) that moves and grows over black."""
+    trainval = tmp_path / "DAVIS/2017/trainval"
+    for folder in ("JPEGImages/480p/v", "Annotations/480p/v", "ImageSets/2017"):
+        (trainval / folder).mkdir(parents=True)
+    for index in range(6):
+        mask = np.zeros((90, 160), np.uint8)
+        mask[20:60 + 3 * index, 10 + 5 * index:50 + 8 * index] = 5
+        write_mask(trainval / f"Annotations/480p/v/{index:05d}.png", mask, davis_palette())
+        grey = np.where(mask, 100 + 10 * index, 0).astype(np.uint8)
+        Image.fromarray(np.dstack([grey] * 3)).save(trainval / f"JPEGImages/480p/v/{index:05d}.jpg", quality=95)
+    (trainval / "ImageSets/2017/train.txt").write_text("v\n")
+    return tmp_path / "DAVIS"
+
+
+def test_objects_move_as_in_their_video(davis):
+    sources = Sources(videos=davis_training_videos(davis))
+    directions = set()
+    for seed in range(10):
+        layers = load_moving_object(np.random.default_rng(seed), sources, 4)
+        assert len(layers) == 4
+        assert len({layer.shape for layer in layers}) == 1
+        levels, sizes = [], []
+        for layer in layers:
+            rows, columns = np.nonzero(layer[..., 3] > 127)
+            assert abs(rows.min() + rows.max() + 1 - layer.shape[0]) <= 2                   # centred
+            assert abs(columns.min() + columns.max() + 1 - layer.shape[1]) <= 2
+            levels.append(np.median(layer[rows, columns, 0]))
+            sizes.append(len(rows))
+        assert np.abs(np.diff(levels)) == pytest.approx([10, 10, 10], abs=2)
+        directions.add(levels[0] < levels[-1])
+        assert (levels[0] < levels[-1]) == (sizes[0] < sizes[-1])
+    assert directions == {True, False}
+    assert len(load_moving_object(np.random.default_rng(0), sources, 9)) == 9               # longer than the video
+
+
+def test_a_video_can_be_the_scene_with_its_own_objects(davis):
+    sources = Sources(videos=davis_training_videos(davis))
+    for image, labels in load_scene(np.random.default_rng(0), sources, 4, 45, 80):
+        assert image.shape == (45, 80, 3)
+        assert set(np.unique(labels)) == {0, 1}
+        assert image[labels == 0].mean() < 15 < 80 < image[labels == 1].mean()
+    scenes = [list(compose_video((seed,), sources, 3, 45, 80)) for seed in range(12)]
+    masks = [np.stack([mask for _, mask in scene]) for scene in scenes]
+    assert {int(mask.max()) for mask in masks} > {1, 3}
+    assert all(mask.max() <= 5 for mask in masks)
+
+
+def test_davis_videos_are_a_source(davis, tmp_path, make, capsys):
+    make(tmp_path / "out", *SMALL, "--photos", "--cutouts", "--kinds", "static", "yv", "--davis_root", davis)
+    assert "sources: 0 photographs, 0 cut-outs, 1 video; the rest is drawn\n" in capsys.readouterr().out
+    assert len(list((tmp_path / "out/YouTube").rglob("*.png"))) == 2 * 3
+    with pytest.raises(InputError, match=r"train\.txt: no such file"):
+        make(tmp_path / "other", *SMALL, "--davis_root", tmp_path)
+
+
 def test_the_chosen_kinds_are_made_once(annotated, tmp_path, make, capsys):
     arguments = (tmp_path / "out", *SMALL, "--photos", "--cutouts", "--annotated", annotated)
     make(*arguments, "--kinds", "yv")
-    assert "sources: 2 photographs, 4 cut-outs\n" in capsys.readouterr().out
+    assert "sources: 2 photographs, 4 cut-outs, 0 videos\n" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"YouTube", "cutouts", "settings.json"}
     before = stamps(tmp_path / "out")
     make(*arguments)

@@ -17,7 +17,7 @@ from model.defaults import LITE_WEIGHTS
 from model.losses import bootstrapped_cross_entropy, hard_pixel_ratio
 from model.model import Trainer, TrainingForward
 from model.pretrained import start_from_imagenet, start_from_network, widen
-from model.variants import published_network
+from model.variants import lite_network, published_network
 from util.cli import InputError
 from util.hyper_para import parse
 from util.logger import Logger, describe_commit
@@ -88,6 +88,17 @@ def test_frame_distances_change_when_the_spec_says(epochs, last, changes):
         expected = changes.get(epoch, expected)
         assert max_frame_distance(epoch, epochs, last) == expected, epoch
         assert max_frame_distance(epoch, epochs, last, files_every=5) == expected // 5
+        assert max_frame_distance(epoch, epochs, last, limit=12) == min(expected, 12)
+        assert max_frame_distance(epoch, epochs, last, files_every=5, limit=12) == min(expected, 12) // 5
+
+
+def test_what_starts_from_imagenet_weights_has_the_learning_rate_of_the_encoder():
+    network = lite_network()
+    trainer = Trainer(network, 1e-3, [5], 0.1, encoder_lr=0.1)
+    rates = {id(parameter): group["lr"] for group in trainer.optimizer.param_groups for parameter in group["params"]}
+    encoder = {name for name, parameter in network.named_parameters() if rates[id(parameter)] == 1e-4}
+    assert len(rates) == len(list(network.parameters()))
+    assert encoder == {name for name in network.state_dict() if ".stages." in name or ".stem." in name}
 
 
 @pytest.mark.parametrize(("stage", "batch", "iterations", "decay"), [
