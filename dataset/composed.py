@@ -85,7 +85,8 @@ def compose_video(seed: Sequence[int], sources: Sources, frames: int, height: in
     if sources.videos and objects is None and rng.random() < SCENES:
         scene = load_scene(rng, sources, frames, height, width)
         own = max(int(mask.max()) for _, mask in scene)
-        labels = [label + own if label else 0 for label in labels[-int(rng.integers(1, len(labels) + 1)):]]
+        if own:
+            labels = [label + own if label else 0 for label in labels[-int(rng.integers(1, len(labels) + 1)):]]
     else:
         background = crop(rng, photograph, int(height * 1.6), int(width * 1.6))
     layers: list[Sequence[np.ndarray]] = []

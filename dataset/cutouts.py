@@ -137,21 +137,30 @@ def _read_clip(rng: np.random.Generator, sources: Sources, frames: int) -> list[
     video = sources.videos[rng.integers(len(sources.videos))]
     step = rng.integers(1, max(1, min(3, (len(video) - 1) // max(frames - 1, 1))) + 1)
     first = rng.integers(max(len(video) - step * (frames - 1), 1))
-    indices = np.minimum(first + step * np.arange(frames), len(video) - 1)[::rng.choice([-1, 1])]
+    last = len(video) - 1                                       # a short video is continued backward
+    indices = last - np.abs((first + step * np.arange(frames)) % (2 * last) - last)
     mirror = rng.choice([-1, 1])
     clip = []
-    for image, mask in (video[index] for index in indices):
-        image = read_frame(image)
-        clip.append((image[:, ::mirror], fit_mask(mask, read_mask(mask), *image.shape[:2])[:, ::mirror]))
+    for image_path, mask_path in (video[index] for index in indices[::rng.choice([-1, 1])]):
+        image = read_frame(image_path)
+        if clip and image.shape != clip[0][0].shape:
+            raise InputError(f"{image_path}: another size than other frames of this video")
+        mask = fit_mask(mask_path, read_mask(mask_path), *image.shape[:2])
+        clip.append((image[:, ::mirror], mask[:, ::mirror]))
     return clip
 
 
 def load_moving_object(rng: np.random.Generator, sources: Sources, frames: int) -> list[np.ndarray]:
-    """An object cut out of consecutive frames of a video: ``frames`` layers (h, w, 4), centred on the object."""
+    """The objects of a video cut out of consecutive frames, as one object: ``frames`` layers (h, w, 4), centred on it.
+
+    Where it is small, a single layer of `load_object`.
+    """
     clip = _read_clip(rng, sources, frames)
     regions = [(labels > 0).astype(np.uint8) * 255 for _, labels in clip]
     boxes = [cv2.boundingRect(region) for region in regions]
     width, height = np.max(boxes, 0)[2:] + 4
+    if min(width, height) < MIN_OBJECT_SIDE or max(map(np.count_nonzero, regions)) < MIN_OBJECT_AREA:
+        return [load_object(rng, sources, None)]
     layers = []
     for (image, _), region, (x, y, w, h) in zip(clip, regions, boxes, strict=True):
         layer = np.dstack([image, _soft_edge(region)]).astype(np.float32)
@@ -165,12 +174,13 @@ def load_scene(rng: np.random.Generator, sources: Sources, frames: int, height: 
     """A random crop of consecutive frames of a video: images (height, width, 3) float and labels 0, 1, 2, ..."""
     clip = _read_clip(rng, sources, frames)
     size = np.array(clip[0][0].shape[:2])
-    rows, columns = (np.array([height, width]) * (size / [height, width]).min() * rng.uniform(0.7, 1)).astype(int)
+    shape = np.array([height, width]) * (size / [height, width]).min() * rng.uniform(0.7, 1)
+    rows, columns = np.maximum(shape.astype(int), 1)
     top, left = rng.integers(0, size - [rows, columns] + 1)
     values = np.unique(np.stack([labels for _, labels in clip]))
     numbers = np.zeros(256, np.uint8)
     numbers[values[values > 0]] = np.arange(1, np.count_nonzero(values) + 1)
     window = np.s_[top:top + rows, left:left + columns]
     return [(cv2.resize(image[window].astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR),
-             cv2.resize(numbers[labels[window]], (width, height), interpolation=cv2.INTER_NEAREST))
+             cv2.resize(numbers[labels[window]], (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
             for image, labels in clip]

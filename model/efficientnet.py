@@ -59,7 +59,7 @@ class InvertedResidual(nn.Module):
 
     def _convolve(self, x: Tensor) -> Tensor:
         wide = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        # The gradients of depthwise convolutions in bfloat16 take twice as long on a CPU.
+        # On a CPU, gradients of depthwise convolutions take longer in bfloat16 than in float32.
         slow = torch.is_grad_enabled() and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         with torch.autocast("cpu", enabled=False) if slow else nullcontext():
             wide = self._convolve_depthwise(wide.float() if slow else wide)

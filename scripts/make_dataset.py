@@ -12,8 +12,8 @@ shapes and textures are drawn.
 
 --annotated and --parts name folders of photographs with masks: DIR/images, and palette PNGs of the same names in
 DIR/masks. Their objects are cut out; the photographs also serve as backgrounds, except for their own objects.
---davis_root adds the training videos of DAVIS: their objects are cut out of consecutive frames, and some of the videos
-are the scene in which other objects move.
+--davis_root adds the training videos of DAVIS: the objects of a video are cut out of consecutive frames as one object,
+and some of the videos are the scene in which other objects move.
 
 Train with --static_root DIR/static --bl_root DIR/BL30K --davis_root DIR/DAVIS --yv_root DIR/YouTube. The same seed and
 sources make the same data. Existing files of the same settings are kept; a folder with other settings is refused.
@@ -39,16 +39,14 @@ VIDEO_KINDS = {"bl": ("BL30K/JPEGImages", "BL30K/Annotations", 1),
                "yv": ("YouTube/train_480p/JPEGImages", "YouTube/train_480p/Annotations", 5)}
 
 
-def make_jobs(args: argparse.Namespace) -> list[partial]:
-    """All images and videos to make, as functions without arguments."""
+def make_jobs(args: argparse.Namespace, videos: list[list[tuple[Path, Path]]]) -> list[partial]:
+    """All images and videos to make, as functions without arguments; ``videos``: see `dataset.cutouts.Sources`."""
     from dataset.composed import write_image, write_video
     from dataset.cutouts import Sources, find_images
     from dataset.image_io import IMAGE_SUFFIXES
-    from dataset.stages import davis_training_videos
     annotated = [folder / "images" for folder in (*args.annotated, *args.parts)]
     sources = Sources(find_images([*args.photos, *annotated], IMAGE_SUFFIXES),
-                      find_images([*args.cutouts, args.folder / "cutouts"], {".png"}),
-                      davis_training_videos(args.davis_root) if args.davis_root else ())
+                      find_images([*args.cutouts, args.folder / "cutouts"], {".png"}), videos)
     counted = zip(sources, ("photograph", "cut-out", "video"), strict=True)
     drawn = "" if sources.photographs and sources.cutouts else "; the rest is drawn"
     print(f"sources: {', '.join(pluralize(len(files), word) for files, word in counted)}{drawn}", flush=True)
@@ -97,11 +95,13 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     from dataset.cutouts import cut_out_objects
+    from dataset.stages import davis_training_videos
     from util.files import prepare_folder, write_atomic
     from util.parallel import run_jobs
+    videos = davis_training_videos(args.davis_root) if args.davis_root else []
     prepare_folder(args.folder)
-    settings = json.dumps({name: getattr(args, name) for name in ("seed", "frames", "height", "photos", "cutouts",
-                                                                  "annotated", "parts", "davis_root")}, default=str)
+    names = ["seed", "frames", "height", "photos", "cutouts", "annotated", "parts", *["davis_root"] * bool(videos)]
+    settings = json.dumps({name: getattr(args, name) for name in names}, default=str)
     path = args.folder / "settings.json"
     if path.exists() and path.read_text() != settings:
         raise InputError(f"{args.folder}: contains data made with other settings ({path.read_text()}); use the same "
@@ -111,7 +111,7 @@ def main() -> None:
     failures = run_jobs([partial(cut_out_objects, folder, target, folder in args.parts)
                          for target, folder in cut_outs.items() if not target.exists()], args.workers, "folders")
     if not failures:
-        failures = run_jobs(make_jobs(args), args.workers, "images and videos")
+        failures = run_jobs(make_jobs(args, videos), args.workers, "images and videos")
     if failures:
         raise failures[0]
     if "davis" in args.kinds:

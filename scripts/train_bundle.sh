@@ -29,7 +29,7 @@ code=0
 # 20 seconds are left for saving.
 timeout --signal=TERM $((minutes * 60 - SECONDS - 20)) "$PYTHON" train.py --network lite --id bundle --stage 2 -b 8 \
     -i 20000 --steps 12000 17000 --lr 3e-4 --gamma 0.3 --encoder_lr 0.1 --size 320 --frames 6 --top_k 16 \
-    --kernel_sigma 7 --max_distance 5 --ema 0.998 --davis_root DAVIS --yv_root composed/YouTube \
+    --kernel_sigma 7 --ema 0.998 --davis_root DAVIS --yv_root composed/YouTube \
     --num_workers "$(nproc)" $start "$@" || code=$?
 [ $code = 0 ] || [ $code = 124 ] || exit $code
 run=$(ls -td saves/*_bundle | head -1)

@@ -114,8 +114,8 @@ def davis(tmp_path):
     for folder in ("JPEGImages/480p/v", "Annotations/480p/v", "ImageSets/2017"):
         (trainval / folder).mkdir(parents=True)
     for index in range(6):
-        mask = np.zeros((90, 160), np.uint8)
-        mask[20:60 + 3 * index, 10 + 5 * index:50 + 8 * index] = 5
+        mask = np.zeros((180, 320), np.uint8)
+        mask[40:120 + 6 * index, 20 + 10 * index:100 + 16 * index] = 5
         write_mask(trainval / f"Annotations/480p/v/{index:05d}.png", mask, davis_palette())
         grey = np.where(mask, 100 + 10 * index, 0).astype(np.uint8)
         Image.fromarray(np.dstack([grey] * 3)).save(trainval / f"JPEGImages/480p/v/{index:05d}.jpg", quality=95)
@@ -141,7 +141,8 @@ def test_objects_move_as_in_their_video(davis):
         directions.add(levels[0] < levels[-1])
         assert (levels[0] < levels[-1]) == (sizes[0] < sizes[-1])
     assert directions == {True, False}
-    assert len(load_moving_object(np.random.default_rng(0), sources, 9)) == 9               # longer than the video
+    levels = [int(layer[..., 0].max()) for layer in load_moving_object(np.random.default_rng(0), sources, 9)]
+    assert min(np.abs(np.diff(levels))) > 5                 # longer than the video: continued backward, not frozen
 
 
 def test_a_video_can_be_the_scene_with_its_own_objects(davis):
@@ -156,12 +157,42 @@ def test_a_video_can_be_the_scene_with_its_own_objects(davis):
     assert all(mask.max() <= 5 for mask in masks)
 
 
+def test_a_scene_and_its_masks_are_aligned(davis):
+    sources, shifts = Sources(videos=davis_training_videos(davis)), []
+    for seed in range(20):
+        for image, labels in load_scene(np.random.default_rng(seed), sources, 3, 360, 640):
+            by_image, by_mask = (np.mean(np.nonzero(part), 1) for part in (image[..., 0] > 60, labels))
+            shifts.append(by_image - by_mask)
+    assert np.abs(np.mean(shifts, 0)).max() < 0.15
+
+
+@pytest.mark.parametrize(("what", "message"), [("size", "another size than other frames of this video"),
+                                               ("empty", None)])
+def test_unusual_davis_videos(davis, what, message):
+    folder = davis / "2017/trainval"
+    for index in range(6):
+        if what == "empty":
+            write_mask(folder / f"Annotations/480p/v/{index:05d}.png", np.zeros((180, 320), np.uint8), davis_palette())
+    if what == "size":
+        Image.new("RGB", (160, 90)).save(folder / "JPEGImages/480p/v/00003.jpg")
+        write_mask(folder / "Annotations/480p/v/00003.png", np.zeros((90, 160), np.uint8), davis_palette())
+    sources = Sources(videos=davis_training_videos(davis))
+    if message:
+        with pytest.raises(InputError, match=message):
+            load_scene(np.random.default_rng(0), sources, 6, 45, 80)
+    else:
+        assert len(load_moving_object(np.random.default_rng(0), sources, 4)) == 1            # drawn instead
+        labels = [[mask.max() for _, mask in compose_video((seed,), sources, 3, 90, 160)] for seed in range(20)]
+        assert np.mean(np.max(labels, 1) > 0) > 0.9
+
+
 def test_davis_videos_are_a_source(davis, tmp_path, make, capsys):
     make(tmp_path / "out", *SMALL, "--photos", "--cutouts", "--kinds", "static", "yv", "--davis_root", davis)
     assert "sources: 0 photographs, 0 cut-outs, 1 video; the rest is drawn\n" in capsys.readouterr().out
     assert len(list((tmp_path / "out/YouTube").rglob("*.png"))) == 2 * 3
     with pytest.raises(InputError, match=r"train\.txt: no such file"):
         make(tmp_path / "other", *SMALL, "--davis_root", tmp_path)
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_chosen_kinds_are_made_once(annotated, tmp_path, make, capsys):

@@ -64,7 +64,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--files_every", type=positive_int, default=1, metavar="N",
         help="for stage 1 with N times the motion of BL30K between files: divides the frame distances (default: 1)")
     add("--max_distance", type=positive_int, metavar="N",
-        help="for videos: at most N frames between consecutive frames of a sample (default: 5 to 25, by epoch)")
+        help="limit the maximum distance of the frames of a sample, for videos (default: the published 5 to 25, by "
+             "epoch)")
     add("--save_every", type=positive_int, default=50_000, metavar="N",
         help="iterations between saved weights and checkpoints (default: %(default)s)")
     add("--benchmark", action="store_true", help="let cuDNN search for the fastest convolutions")
