@@ -93,10 +93,9 @@ def compose_video(seed: Sequence[int], sources: Sources, frames: int, height: in
     for _ in labels:
         if layers and rng.random() < 0.15:         # a twin
             layers.append(layers[-1])
-        elif sources.videos and rng.random() < MOVING:
-            layers.append(load_moving_object(rng, sources, frames))
-        else:
-            layers.append([load_object(rng, sources, photograph)])
+            continue
+        moving = load_moving_object(rng, sources, frames) if sources.videos and rng.random() < MOVING else []
+        layers.append(moving or [load_object(rng, sources, photograph)])
     actors = [_Actor(rng, layer, times, height, width) for layer in layers]
     back_to_front = rng.permutation(len(actors))
     zoom, pan_x, pan_y = np.exp(_wave(rng, times, 0.1)), _wave(rng, times, 0.2 * width), _wave(rng, times, 0.2 * height)
@@ -105,12 +104,12 @@ def compose_video(seed: Sequence[int], sources: Sources, frames: int, height: in
     smoke, brightness = _smoke(rng, frames, height, width) if rng.random() < 0.25 else None, rng.uniform(150, 250)
     noise = rng.normal(0, rng.uniform(0, 5), (height, width, 3)).astype(np.float32)
     for index in range(frames):
-        center = np.array([width * 0.8 - pan_x[index], height * 0.8 - pan_y[index]])
-        shift = np.array([width, height]) / 2 - zoom[index] * center
-        view = np.hstack([zoom[index] * np.eye(2), shift[:, None]])
         if scene:
             image, mask = scene[index]
         else:
+            center = np.array([width * 0.8 - pan_x[index], height * 0.8 - pan_y[index]])
+            shift = np.array([width, height]) / 2 - zoom[index] * center
+            view = np.hstack([zoom[index] * np.eye(2), shift[:, None]])
             image = cv2.warpAffine(background, view, (width, height), borderMode=cv2.BORDER_REFLECT)
             mask = np.zeros((height, width), np.uint8)
         for number in back_to_front:

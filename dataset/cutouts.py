@@ -153,19 +153,19 @@ def _read_clip(rng: np.random.Generator, sources: Sources, frames: int) -> list[
 def load_moving_object(rng: np.random.Generator, sources: Sources, frames: int) -> list[np.ndarray]:
     """The objects of a video cut out of consecutive frames, as one object: ``frames`` layers (h, w, 4), centred on it.
 
-    Where it is small, a single layer of `load_object`.
+    There are none if it is small.
     """
     clip = _read_clip(rng, sources, frames)
     regions = [(labels > 0).astype(np.uint8) * 255 for _, labels in clip]
     boxes = [cv2.boundingRect(region) for region in regions]
     width, height = np.max(boxes, 0)[2:] + 4
     if min(width, height) < MIN_OBJECT_SIDE or max(map(np.count_nonzero, regions)) < MIN_OBJECT_AREA:
-        return [load_object(rng, sources, None)]
+        return []
     layers = []
     for (image, _), region, (x, y, w, h) in zip(clip, regions, boxes, strict=True):
         layer = np.dstack([image, _soft_edge(region)]).astype(np.float32)
-        shift = np.float32([[1, 0, width / 2 - (x + w / 2)], [0, 1, height / 2 - (y + h / 2)]])
-        layers.append(cv2.warpAffine(layer, np.floor(shift), (int(width), int(height)), flags=cv2.INTER_NEAREST))
+        shift = np.float32([[1, 0, (width - w) // 2 - x], [0, 1, (height - h) // 2 - y]])
+        layers.append(cv2.warpAffine(layer, shift, (int(width), int(height)), flags=cv2.INTER_NEAREST))
     return layers
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -169,9 +170,10 @@ def read_csv(path: Path) -> list[ObjectScore]:
         raise InputError(f"{path}: not a scores.csv of the benchmark scripts") from error
     if not rows:
         raise InputError(f"{path}: has no scores")
-    objects = [(row.video, row.label) for row in rows]
+    counts = Counter((row.video, row.label) for row in rows)
     for row in rows:
-        if not (0 <= row.j <= 100 and 0 <= row.f <= 100) or objects.count((row.video, row.label)) > 1:
-            raise InputError(f"{path}: {row.video}, object {row.label}: listed twice, or with scores that are not "
-                             f"between 0 and 100")
+        if counts[row.video, row.label] > 1:
+            raise InputError(f"{path}: {row.video}, object {row.label}: listed twice")
+        if not (0 <= row.j <= 100 and 0 <= row.f <= 100):
+            raise InputError(f"{path}: {row.video}, object {row.label}: has scores that are not between 0 and 100")
     return rows

@@ -28,7 +28,7 @@ def main() -> None:
         add(name, type=Path, nargs="*", default=[], metavar="DIR", help="as in scripts/make_dataset.py")
     add("--weights", type=Path, required=True, metavar="FILE", help="starting weights of lite, packed in 16 bits")
     add("--size", type=at_least(16), default=256, metavar="PIXELS", help="shorter side (default: %(default)s)")
-    add("--quality", type=positive_int, default=55, metavar="1-95", help="JPEG quality (default: %(default)s)")
+    add("--quality", type=positive_int, default=50, metavar="1-95", help="JPEG quality (default: %(default)s)")
     add("--workers", type=positive_int, default=os.cpu_count(), metavar="N",
         help="processes (default: all cores, %(default)s)")
     args = parser.parse_args()

@@ -3,8 +3,9 @@
 #
 #   training_bundle/scripts/train_bundle.sh OUT [--minutes 10] [further flags of train.py]
 #
-# Composes the videos with all cores, trains until the minutes are over, and writes to OUT the weights (lite.pth) and the
-# checkpoint, split into files of at most 15 MB. Run again with the same OUT, on this or another machine, to resume.
+# Composes the videos with all cores, trains until the minutes are over, and writes to OUT the weights in 16 bits
+# (lite.pth) and the checkpoint, split into files of at most 15 MB. Run again with the same OUT, on this or another
+# machine, to resume.
 # VIDEOS=N composes another number of videos than 400.
 set -euo pipefail
 out=$(realpath -m "${1:?name the output folder}")
@@ -35,5 +36,5 @@ timeout --signal=TERM $((minutes * 60 - SECONDS - 20)) "$PYTHON" train.py --netw
 run=$(ls -td saves/*_bundle | head -1)
 mkdir -p "$out"
 split -d -b 15000000 "$run"/*_bundle_checkpoint.pth "$out/checkpoint."
-cp "$(ls -t "$run"/*_bundle_[0-9]*.pth | head -1)" "$out/lite.pth"
+"$PYTHON" -m scripts.shrink_weights "$(ls -t "$run"/*_bundle_[0-9]*.pth | head -1)" "$out/lite.pth"
 ls -l "$out"

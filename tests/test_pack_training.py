@@ -19,7 +19,7 @@ from util.palette import davis_palette
 # Stands for Python: logs its arguments, and as train.py writes a checkpoint, one byte longer if it resumes.
 PYTHON = """#!/bin/sh
 echo "$@" >> "$LOG"
-case "$*" in *train.py*)
+case "$*" in *shrink_weights*) cp "$3" "$4";; *train.py*)
     mkdir -p saves/now_bundle && cd saves/now_bundle
     echo weights > now_bundle_1.pth
     (head -c 16000000 /dev/zero; tail -c 1 ../../checkpoint.pth) > now_bundle_checkpoint.pth
@@ -83,8 +83,9 @@ def test_training_on_the_bundle_resumes_from_small_pieces(tmp_path):
         log.unlink(missing_ok=True)
         subprocess.run(["bash", script, tmp_path / "out", "--minutes", "5", "--size", "384"], check=True,
                        env={**os.environ, "PYTHON": str(python), "LOG": str(log)}, capture_output=True)
-        make, train = log.read_text().splitlines()
+        make, train, shrink = log.read_text().splitlines()
         assert make.startswith("-m scripts.make_dataset composed --kinds yv")
         assert train.endswith(f"{start} --size 384")
+        assert shrink == f"-m scripts.shrink_weights saves/now_bundle/now_bundle_1.pth {tmp_path}/out/lite.pth"
     pieces = {path.name: path.stat().st_size for path in (tmp_path / "out").iterdir()}
     assert pieces == {"checkpoint.00": 15_000_000, "checkpoint.01": 1_000_001, "lite.pth": 8}

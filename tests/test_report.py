@@ -235,7 +235,7 @@ def test_differences_are_over_common_objects():
 @pytest.mark.parametrize(("content", "message"), [
     ("", "has no scores"), ("sequence,object\na,1\n", "not a scores.csv"), ("\x00", "not a scores.csv|has no scores"),
     ("sequence,object,J&F,J,F\na,1,2,3,x\n", "not a scores.csv"),
-    ("sequence,object,J&F,J,F\na,1,2,3,inf\n", "a, object 1: listed twice, or with scores that are not between"),
+    ("sequence,object,J&F,J,F\na,1,2,3,inf\n", "a, object 1: has scores that are not between 0 and 100"),
     ("sequence,object,J&F,J,F\na,2,2,3,4\na,2,2,3,4\n", "a, object 2: listed twice")])
 def test_an_invalid_baseline(tmp_path, content, message):
     (tmp_path / "scores.csv").write_text(content)
