@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import TypedDict
 
 import torch
@@ -36,18 +37,25 @@ def max_frame_distance(epoch: int, epochs: int, last_phase: float, files_every: 
 
 
 def sample_frames(frames: int, max_distance: int, draw: Callable[[int, int], int], count: int = 3) -> list[int]:
-    """Return frame indices in the order of time or reversed. Near the end of the video a frame can repeat.
+    """Return frame indices in the order of time or reversed. Near the end of the video, three frames can repeat.
 
     Args:
         frames: of the video, at least 3.
         max_distance: see `max_frame_distance`.
         draw: returns a uniform integer between its arguments, both included.
-        count: frames to choose. The published rule for three is continued for more.
+        count: frames to choose. Three are chosen by the published rule. More are spread over the video, and repeat only
+            if it is shorter.
     """
     jump = min(frames, max_distance)
-    chosen = [draw(0, frames - jump)]
-    for step in range(1, count):
-        chosen.append(min(chosen[-1] + draw(1, jump + 1), frames - jump // step, frames - 1))
+    if count == 3:
+        chosen = [draw(0, frames - jump)]
+        for step in (1, 2):
+            chosen.append(min(chosen[-1] + draw(1, jump + 1), frames - jump // step, frames - 1))
+    else:                       # more frames would not fit: most would repeat the last frame of a short video
+        jump = max(1, min(jump, (frames - 1) // (count - 1)))
+        steps = [draw(1, jump) for _ in range(count - 1)]
+        start = draw(0, max(0, frames - 1 - sum(steps)))
+        chosen = [min(position, frames - 1) for position in accumulate(steps, initial=start)]
     return chosen[::-1] if draw(0, 1) else chosen
 
 

@@ -145,8 +145,26 @@ def test_sampling_follows_the_formula_draw_by_draw():
     assert sample_frames(10, 4, highest) == [8, 6, 6]
     assert asked == [(0, 6), (1, 5), (1, 5), (0, 1)]
     assert sample_frames(10, 4, lambda low, high: low) == [0, 1, 2]
-    assert sample_frames(10, 4, lambda low, high: low, count=5) == [0, 1, 2, 3, 4]
-    assert sample_frames(10, 4, highest, count=5) == [9, 9, 8, 6, 6]
+
+
+@pytest.mark.parametrize("frames, distance, count", [(16, 5, 6), (16, 25, 8), (60, 5, 10), (8, 5, 8), (2, 5, 2)])
+def test_long_samples_do_not_repeat_frames(frames, distance, count):
+    generator = np.random.default_rng(0)
+    ends = []
+    for _ in range(300):
+        chosen = sample_frames(frames, distance, lambda low, high: int(generator.integers(low, high + 1)), count)
+        ordered = chosen if chosen[0] < chosen[-1] else chosen[::-1]
+        gaps = np.diff(ordered)
+        assert len(chosen) == count
+        assert 1 <= min(gaps) <= max(gaps) <= distance
+        assert ordered[0] >= 0
+        ends += ordered[0], ordered[-1]
+    assert min(ends) == 0
+    assert max(ends) == frames - 1
+
+
+def test_a_video_shorter_than_the_sample_repeats_its_last_frame():
+    assert sample_frames(4, 5, lambda low, high: low, count=6) == [0, 1, 2, 3, 3, 3]
 
 
 def test_processes_share_each_batch_and_resume_where_they_were():
