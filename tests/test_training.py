@@ -147,7 +147,7 @@ def test_sampling_follows_the_formula_draw_by_draw():
     assert sample_frames(10, 4, lambda low, high: low) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("frames, distance, count", [(16, 5, 6), (16, 25, 8), (60, 5, 10), (8, 5, 8), (2, 5, 2)])
+@pytest.mark.parametrize(("frames", "distance", "count"), [(16, 5, 6), (16, 25, 8), (60, 5, 10), (8, 5, 8), (2, 5, 2)])
 def test_long_samples_do_not_repeat_frames(frames, distance, count):
     generator = np.random.default_rng(0)
     ends = []

@@ -28,6 +28,13 @@ def test_it_is_the_convolution(shape, bias, order, at_once, monkeypatch):
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=2e-5)
 
 
+def test_products_are_the_same_without_onednn(monkeypatch):
+    x, weight, offset = example(2, 8, 6, 5, 7)
+    expected = winograd.convolve(x, weight, offset)
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
+    torch.testing.assert_close(winograd.convolve(x, weight, offset), expected)
+
+
 def test_its_error_is_a_few_roundings():
     x, weight, _ = example(1, 256, 64, 40, 52, bias=False)
     exact = F.conv2d(x.double(), weight.double(), padding=1)
@@ -36,7 +43,7 @@ def test_its_error_is_a_few_roundings():
 
 
 def test_it_serves_wide_layers_in_inference_only():
-    x, weight, _ = example(1, 512, 512, 30, 54)
+    x, weight, _ = example(1, 512, 512, 60, 108)
     with torch.inference_mode():
         assert winograd.should_use_winograd(x, weight)
         assert not winograd.should_use_winograd(x[..., :8, :8], weight)
@@ -44,6 +51,14 @@ def test_it_serves_wide_layers_in_inference_only():
         with torch.autocast("cpu", torch.bfloat16):
             assert not winograd.should_use_winograd(x, weight)
     assert not winograd.should_use_winograd(x, weight)
+
+
+@pytest.mark.parametrize(("capability", "chosen"), [("AVX2", True), ("DEFAULT", True), ("AVX512", False)])
+def test_few_tiles_are_convolved_directly_with_avx512(capability, chosen, monkeypatch):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    x, weight, _ = example(1, 512, 512, 30, 54)
+    with torch.inference_mode():
+        assert winograd.should_use_winograd(x, weight) == chosen
 
 
 def test_parts_of_a_convolution_add_up(monkeypatch):
