@@ -37,23 +37,23 @@ def max_frame_distance(epoch: int, epochs: int, last_phase: float, files_every: 
 
 
 def sample_frames(frames: int, max_distance: int, draw: Callable[[int, int], int], count: int = 3) -> list[int]:
-    """Return frame indices in the order of time or reversed. Near the end of the video, three frames can repeat.
+    """Return frame indices in the order of time or reversed.
 
     Args:
         frames: of the video, at least 3.
         max_distance: see `max_frame_distance`.
         draw: returns a uniform integer between its arguments, both included.
-        count: frames to choose. Three are chosen by the published rule. More are spread over the video, and repeat only
-            if it is shorter.
+        count: frames to choose, at least 2. Three are chosen by the published rule; near the end of the video, they
+            can repeat. Otherwise, distances are reduced so that all frames fit into the video.
     """
     jump = min(frames, max_distance)
     if count == 3:
         chosen = [draw(0, frames - jump)]
         for step in (1, 2):
             chosen.append(min(chosen[-1] + draw(1, jump + 1), frames - jump // step, frames - 1))
-    else:                       # more frames would not fit: most would repeat the last frame of a short video
-        jump = max(1, min(jump, (frames - 1) // (count - 1)))
-        steps = [draw(1, jump) for _ in range(count - 1)]
+    else:                       # by that rule, most samples of a short video would repeat frames
+        longest = max(1, min(jump + 1, (frames - 1) // (count - 1)))
+        steps = [draw(1, longest) for _ in range(count - 1)]
         start = draw(0, max(0, frames - 1 - sum(steps)))
         chosen = [min(position, frames - 1) for position in accumulate(steps, initial=start)]
     return chosen[::-1] if draw(0, 1) else chosen
