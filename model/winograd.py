@@ -77,8 +77,8 @@ class _Buffers:
 
     def __init__(self, rows: int, columns: int, channels: int, outputs: int, like: Tensor):
         tiles = rows * columns
-        # One row more than the tiles need, since the last column of the last row extends into it.
-        self.stripe = like.new_zeros(TILE * rows + 3, TILE * columns, channels)
+        # Tiles overlap the next ones by two pixels.
+        self.stripe = like.new_zeros(TILE * rows + 2, TILE * columns, channels)
         # Tiles transformed along one side extend into two pixels more.
         self.odd = like.new_empty(INPUT_TILE * TILE * max(tiles * outputs, tiles * channels + channels))
         self.even = like.new_empty(tiles * max(INPUT_TILE ** 2 * channels, TILE ** 2 * outputs))
@@ -86,8 +86,8 @@ class _Buffers:
 
 
 def _pad(image: Tensor, first: int, rows: int, buffers: _Buffers, relu: bool) -> Tensor:
-    """Copy the inputs of rows of tiles of an image (H, W, C), zero-padded: (4 rows + 3, 4 columns, C)."""
-    stripe = buffers.stripe[:TILE * rows + 3]
+    """Copy the inputs of rows of tiles of an image (H, W, C), zero-padded: (4 rows + 2, 4 columns, C)."""
+    stripe = buffers.stripe[:TILE * rows + 2]
     above = int(first == 0)
     inside = image[TILE * first - 1 + above:TILE * (first + rows) + 1]
     stripe[:above] = 0
@@ -106,7 +106,7 @@ def _transform_filters(weight: Tensor) -> Tensor:
 
 
 def _transform_tiles(stripe: Tensor, buffers: _Buffers) -> Tensor:
-    """Transform R rows of tiles: (4 R + 3, 4 columns, C) contiguous -> (6, R columns, 6, C)."""
+    """Transform R rows of tiles: (4 R + 2, 4 columns, C) contiguous -> (6, R columns, 6, C)."""
     rows, line, channels = len(stripe) // TILE, stripe.shape[1] * stripe.shape[2], stripe.shape[2]
     count = rows * line // (TILE * channels)
     # Tiles overlap by two pixels, so they are views with a stride of four.

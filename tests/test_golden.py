@@ -30,10 +30,10 @@ def propagate(network, golden):
 
 
 @pytest.mark.parametrize("case", sorted(path.stem for path in GOLDEN.glob("propagate_*.npz")))
-@pytest.mark.parametrize("multiplications", [            # from which on 3x3 convolutions are Winograd's
-    winograd.MIN_MULTIPLICATIONS, pytest.param(0, marks=pytest.mark.slow)])
-def test_probabilities_are_the_published_ones(case, multiplications, network, monkeypatch):
-    monkeypatch.setattr(winograd, "MIN_MULTIPLICATIONS", multiplications)
+@pytest.mark.parametrize("always_winograd", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_probabilities_are_the_published_ones(case, always_winograd, network, monkeypatch):
+    if always_winograd:
+        monkeypatch.setattr(winograd, "should_use_winograd", lambda x, weight: True)
     golden = np.load(GOLDEN / f"{case}.npz")
     found, labels = propagate(network, golden)
     difference = np.abs(found - golden["prob"])
