@@ -6,23 +6,38 @@ import multiprocessing
 import resource
 import statistics
 import sys
+import time
 import timeit
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 
-from inference.propagation import load_for_propagation
+from dataset.synthetic import draw_clip
+from inference.propagation import load_for_propagation, preprocess_frame
 from inference_core import InferenceCore, to_label_map
-from model.defaults import INFERENCE_DEFAULTS
+from model.checkpoint import read_state
+from model.defaults import INFERENCE_DEFAULTS, STRIDE
 from model.model import Trainer
 from model.variants import build
+from scripts.plain_network import PlainNetwork
 from util.allocation import keep_memory
 from util.device import allow_tf32, pick_device
 
+Result = TypeVar("Result")
 
-def in_new_process(function: Callable[..., tuple[float, float]], *args: object) -> tuple[float, float]:
+
+class ClipRun(NamedTuple):
+    """Mean seconds per frame, peak MB, and probabilities (K+1, H, W) of the last frame."""
+    seconds: float
+    megabytes: float
+    probabilities: np.ndarray
+
+
+def in_new_process(function: Callable[..., Result], *args: object) -> Result:
     """The result of a call in a new process, so that its peak memory does not include earlier calls."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
@@ -34,10 +49,15 @@ def in_new_process(function: Callable[..., tuple[float, float]], *args: object) 
 def measure(function: Callable[[], torch.Tensor], repeats: int, device: torch.device) -> tuple[float, float]:
     """The median seconds of a call after the first, and the peak MB of the GPU if used, else of the process."""
     seconds = timeit.repeat(lambda: function().cpu(), number=1, repeat=1 + repeats)[1:]     # .cpu() waits for the GPU
+    return statistics.median(seconds), peak_megabytes(device)
+
+
+def peak_megabytes(device: torch.device) -> float:
+    """The peak MB of the GPU if used, else of the process."""
     if device.type == "cuda":
-        return statistics.median(seconds), torch.cuda.max_memory_allocated(device) / 2 ** 20
+        return torch.cuda.max_memory_allocated(device) / 2 ** 20
     unit = 1 if sys.platform == "darwin" else 1024           # bytes of ru_maxrss
-    return statistics.median(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
 
 
 @torch.inference_mode()
@@ -57,6 +77,30 @@ def time_frames(args: argparse.Namespace, objects: int, memory: int) -> tuple[fl
         while len(group.bank) < memory - 1:
             group.bank.add(key * (1 + 0.1 * torch.randn_like(key)), value, temporary=False)
     return measure(lambda: to_label_map(core.step(image), core.labels, args.size), args.repeats, device)
+
+
+@torch.inference_mode()
+def time_clip(args: argparse.Namespace, objects: int, plain: bool) -> ClipRun:
+    """Propagate masks through a drawn clip; ``args``: of scripts/compare_with_plain.py."""
+    device = pick_device(args.device)
+    allow_tf32(args.tf32)
+    height, width = (side // STRIDE * STRIDE for side in args.size)
+    clip = list(draw_clip(args.frames, height, width, objects, seed=0))
+    frames = [preprocess_frame(frame, device, (height, width)) for frame, _ in clip]
+    labels = torch.from_numpy(clip[0][1])
+    if plain:
+        state = {name: value.to(device) for name, value in read_state(args.model).items()}
+        masks = torch.stack([labels == k for k in range(1, objects + 1)]).float().to(device)
+        results = PlainNetwork(state).propagate(frames, masks)
+    else:
+        network = load_for_propagation(args.model, device)
+        core = InferenceCore(network, INFERENCE_DEFAULTS[network.variant].top_k, amp=args.amp)
+        results = (core.step(frame, None if index else labels) for index, frame in enumerate(frames))
+    next(results)
+    start = time.perf_counter()
+    last = [probabilities.cpu() for probabilities in results][-1]
+    seconds = (time.perf_counter() - start) / (args.frames - 1)
+    return ClipRun(seconds, peak_megabytes(device), last.float().numpy())
 
 
 def time_step(args: argparse.Namespace, objects: int) -> tuple[float, float]:

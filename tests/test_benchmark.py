@@ -7,7 +7,7 @@ import pytest
 import inference_core
 from model.defaults import LITE_WEIGHTS
 from model.model import Trainer
-from scripts import benchmark, benchmark_training, timing
+from scripts import benchmark, benchmark_training, compare_with_plain, timing
 from scripts.timing import in_new_process
 from util.cli import InputError
 
@@ -42,6 +42,27 @@ def test_frames_read_a_filled_memory_in_a_row_for_each_setting(run, monkeypatch)
     channels = timed[0][1]
     assert [values for _, values, _ in timed] == [channels] * 8 + [2 * channels] * 8
     assert {kernel_sigma for *_, kernel_sigma in timed} == {7.0}
+
+
+@pytest.mark.slow
+def test_the_plain_network_gives_the_same_probabilities(run, weights, monkeypatch):
+    time_clip, runs = timing.time_clip, []
+    monkeypatch.setattr(timing, "time_clip", lambda *args: runs.append(time_clip(*args)) or runs[-1])
+    rows = run(compare_with_plain, "--model", weights, "--device", "cpu", "--size", 64, 100, "--objects", 2, "--frames",
+               7, "--runs", 2)
+    (objects, *numbers, difference), = rows
+    plain, plain_peak, seconds, peak, ratio = map(float, numbers)
+    assert objects == "2"
+    assert plain == pytest.approx(ratio * seconds, rel=0.02)
+    assert min(plain_peak, peak) > 100
+    assert [run.probabilities.shape for run in runs] == [(3, 64, 96)] * 4
+    assert runs[0].probabilities[1:].max() > 0.5
+    assert 0 < float(difference) < 2e-4
+
+
+def test_the_plain_network_is_the_published_one(run):
+    with pytest.raises(InputError, match="lite.pth: not weights of the published network"):
+        run(compare_with_plain, "--model", "lite", "--size", 64, 100)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
