@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ELEMENTS_IN_STRIPE = 2 ** 17            # tiles times channels that are transformed together
-MEMORY = 22 * 2 ** 20                   # elements: what these tiles and filters need
-FILTERS_AT_ONCE = 2 ** 17               # inputs times outputs of the filters that are transformed together
+OUTPUTS_AT_ONCE = 256                   # output channels that are computed together
+MEMORY = 19 * 2 ** 20                   # elements: what these tiles and filters need
 MIN_MULTIPLICATIONS = 3 * 2 ** 29       # of a direct convolution, for Winograd's algorithm to be faster
 MIN_PIXELS_LARGE_TILES = 2 ** 12        # for 6x6 outputs per tile to be faster than 4x4
 MIN_TILES_CONVOLUTION = 128             # for 1x1 convolutions to be faster than matrix products
@@ -75,15 +75,14 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool =
     rows, columns = -(-height // tile), -(-width // tile) + 1
     result = x.new_empty(count, tile * rows, tile * (columns - 1), outputs)
     stripe_rows = -(-rows // -(-rows * columns * max(channels, outputs) // ELEMENTS_IN_STRIPE))
-    at_once = min(outputs, max(1, FILTERS_AT_ONCE // channels))
-    memory = _WorkingMemory(stripe_rows, columns, channels, at_once, tile)
+    memory = _WorkingMemory(stripe_rows, columns, channels, min(outputs, OUTPUTS_AT_ONCE), tile)
     for image, out in zip(x.permute(0, 2, 3, 1), result, strict=True):
         for first in range(0, rows, stripe_rows):
             stripe = _pad(image, tile * first, tile * min(stripe_rows, rows - first), memory, relu)
             tiles = _transform_tiles(stripe, transforms, memory)
             target = out[tile * first:tile * (first + stripe_rows)].unflatten(0, (-1, tile)).unflatten(2, (-1, tile))
-            for channel in range(0, outputs, at_once):
-                part = slice(channel, channel + at_once)
+            for channel in range(0, outputs, OUTPUTS_AT_ONCE):
+                part = slice(channel, channel + OUTPUTS_AT_ONCE)
                 filters = _transform_filters(weight[part], transforms, memory)
                 products = _transform_back(tiles, filters, transforms, memory)
                 products = products.unflatten(2, (-1, columns))[:, :, :, :-1].permute(2, 0, 3, 1, 4)
@@ -103,23 +102,23 @@ class _WorkingMemory:
     """Memory of the intermediate results."""
 
     def __init__(self, rows: int, columns: int, channels: int, outputs: int, tile: int):
-        tiles, input_tile = rows * columns, tile + 2
-        # The outputs replace the stripe. Tiles overlap the next ones by two pixels.
-        sizes = (max((tile * rows + 2) * tile * columns * channels, tiles * tile ** 2 * outputs),
-                 # Tiles transformed along one side extend into two pixels more.
-                 input_tile * tile * max(tiles * outputs, tiles * channels + channels),
-                 tiles * input_tile ** 2 * channels, input_tile ** 2 * channels * outputs)
+        count, size = rows * columns, tile + 2
+        # Tiles overlap the next ones by two pixels, and so do tiles that are transformed along one side.
+        stripe = (tile * rows + 2) * tile * columns * channels
+        half = max(size * tile * (count + 1) * channels, (size + tile) * tile * count * outputs)
+        sizes = max(stripe, size ** 2 * count * channels), half, size ** 2 * channels * outputs
         if len(_kept.elements) < sum(sizes):
             with torch.inference_mode(False):           # so that it can be written to with and without this mode
                 _kept.elements = torch.empty(max(sum(sizes), MEMORY))
-        self.stripe, self.half, self.tiles, self.filters = _kept.elements[:sum(sizes)].split(sizes)
+        # The stripe is no longer needed when its tiles replace it.
+        self.tiles, self.half, self.filters = _kept.elements[:sum(sizes)].split(sizes)
         self.line = tile * columns, channels
 
 
 def _pad(image: Tensor, first: int, rows: int, memory: _WorkingMemory, relu: bool) -> Tensor:
     """Copy the inputs of some rows of outputs of an image (H, W, C), zero-padded: (rows + 2, m columns, C)."""
     width, channels = memory.line
-    stripe = memory.stripe[:(rows + 2) * width * channels].view(rows + 2, width, channels)
+    stripe = memory.tiles[:(rows + 2) * width * channels].view(rows + 2, width, channels)
     above = int(first == 0)
     inside = image[first - 1 + above:first + rows + 1]
     below, right = above + len(inside), 1 + image.shape[1]
@@ -157,10 +156,10 @@ def _transform_back(tiles: Tensor, filters: Tensor, transforms: Transforms, memo
     """Multiply tiles (n, T, n, C) by filters (n, n, O, C), and transform the products to outputs (m, m, T, O)."""
     tile, size = transforms.outputs.shape
     count, line = tiles.shape[1], tiles.shape[1] * filters.shape[2]
-    across = memory.half[:size * tile * line].view(size, count, tile, -1)
+    across, outputs = memory.half[:(size + tile) * tile * line].split((size * tile * line, tile ** 2 * line))
+    across, outputs = across.view(size, count, tile, -1), outputs.view(tile, tile * line)
     for row in range(size):
         torch.bmm(transforms.outputs.expand(count, -1, -1), _multiply(tiles[row], filters[row]), out=across[row])
-    outputs = memory.stripe[:tile ** 2 * line].view(tile, tile * line)
     torch.mm(transforms.outputs, across.view(size, tile * line), out=outputs)
     return outputs.view(tile, count, tile, -1).transpose(1, 2)
 
