@@ -33,6 +33,11 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"weights: a state dict or a training checkpoint, or the word published ({defaults.PUBLISHED_WEIGHTS}) or "
              f"lite (the network included in the project) (default: {defaults.PUBLISHED_WEIGHTS} if it exists, else "
              f"lite)")
+    add_device_argument(parser)
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
     parser.add_argument("--device", metavar="NAME",
                         help="cpu, cuda, cuda:1, mps, xpu (default: CUDA if available, else MPS, else CPU)")
 

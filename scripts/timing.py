@@ -19,7 +19,7 @@ import torch
 from dataset.synthetic import draw_clip
 from inference.propagation import load_for_propagation, preprocess_frame
 from inference_core import InferenceCore, to_label_map
-from model.checkpoint import read_state
+from model.checkpoint import read_network
 from model.defaults import INFERENCE_DEFAULTS, STRIDE
 from model.model import Trainer
 from model.variants import build
@@ -89,13 +89,16 @@ def time_clip(args: argparse.Namespace, objects: int, plain: bool) -> ClipRun:
     frames = [preprocess_frame(frame, device, (height, width)) for frame, _ in clip]
     labels = torch.from_numpy(clip[0][1])
     if plain:
-        state = {name: value.to(device) for name, value in read_state(args.model).items()}
+        keep_memory()
+        state = {name: value.to(device) for name, value in read_network(args.model).state_dict().items()}
         masks = torch.stack([labels == k for k in range(1, objects + 1)]).float().to(device)
         results = PlainNetwork(state).propagate(frames, masks)
     else:
         network = load_for_propagation(args.model, device)
         core = InferenceCore(network, INFERENCE_DEFAULTS[network.variant].top_k, amp=args.amp)
-        results = (core.step(frame, None if index else labels) for index, frame in enumerate(frames))
+        names = list(range(1, objects + 1))         # also of objects hidden by others in the first frame
+        results = (core.step(frame, labels, names) if index == 0 else core.step(frame)
+                   for index, frame in enumerate(frames))
     next(results)
     start = time.perf_counter()
     last = [probabilities.cpu() for probabilities in results][-1]

@@ -3,10 +3,12 @@ import os
 import sys
 
 import pytest
+import torch
 
 import inference_core
 from model.defaults import LITE_WEIGHTS
 from model.model import Trainer
+from model.variants import lite_network, published_network
 from scripts import benchmark, benchmark_training, compare_with_plain, timing
 from scripts.timing import in_new_process
 from util.cli import InputError
@@ -45,24 +47,34 @@ def test_frames_read_a_filled_memory_in_a_row_for_each_setting(run, monkeypatch)
 
 
 @pytest.mark.slow
-def test_the_plain_network_gives_the_same_probabilities(run, weights, monkeypatch):
+@pytest.mark.parametrize("objects", [2, 10])         # some of ten are hidden
+def test_the_plain_network_gives_the_same_probabilities(objects, run, weights, monkeypatch):
     time_clip, runs = timing.time_clip, []
-    monkeypatch.setattr(timing, "time_clip", lambda *args: runs.append(time_clip(*args)) or runs[-1])
-    rows = run(compare_with_plain, "--model", weights, "--device", "cpu", "--size", 64, 100, "--objects", 2, "--frames",
-               7, "--runs", 2)
-    (objects, *numbers, difference), = rows
-    plain, plain_peak, seconds, peak, ratio = map(float, numbers)
-    assert objects == "2"
-    assert plain == pytest.approx(ratio * seconds, rel=0.02)
-    assert min(plain_peak, peak) > 100
-    assert [run.probabilities.shape for run in runs] == [(3, 64, 96)] * 4
-    assert runs[0].probabilities[1:].max() > 0.5
+
+    def recorded(args, objects, plain):
+        runs.append((plain, time_clip(args, objects, plain)))
+        return runs[-1][1]
+    monkeypatch.setattr(timing, "time_clip", recorded)
+    rows = run(compare_with_plain, "--model", weights, "--device", "cpu", "--size", 64, 100, "--objects", objects,
+               "--frames", 7, "--runs", 2)
+    (count, plain, _, seconds, _, ratio, difference), = rows
+    assert count == str(objects)
+    assert float(plain) == pytest.approx(float(ratio) * float(seconds), rel=0.05)
+    assert [plain for plain, _ in runs] == [True, False] * 2
+    assert [result.probabilities.shape for _, result in runs] == [(objects + 1, 64, 96)] * 4
+    assert runs[0][1].probabilities.std() > 0.01
     assert 0 < float(difference) < 2e-4
 
 
-def test_the_plain_network_is_the_published_one(run):
-    with pytest.raises(InputError, match="lite.pth: not weights of the published network"):
-        run(compare_with_plain, "--model", "lite", "--size", 64, 100)
+@pytest.mark.parametrize(("state", "message"), [
+    (lite_network, "not weights of the published network"),
+    (lambda: published_network(single_object=True), "not weights of the published network"),
+    (None, "none.pth: no such weights file")])
+def test_other_weights_are_not_compared(state, message, run, tmp_path):
+    if state:
+        torch.save(state().state_dict(), tmp_path / "none.pth")
+    with pytest.raises(InputError, match=message):
+        run(compare_with_plain, "--model", tmp_path / "none.pth", "--size", 64, 100)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
