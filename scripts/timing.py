@@ -89,7 +89,6 @@ def time_clip(args: argparse.Namespace, objects: int, plain: bool) -> ClipRun:
     frames = [preprocess_frame(frame, device, (height, width)) for frame, _ in clip]
     labels = torch.from_numpy(clip[0][1])
     if plain:
-        keep_memory()
         state = {name: value.to(device) for name, value in read_network(args.model).state_dict().items()}
         masks = torch.stack([labels == k for k in range(1, objects + 1)]).float().to(device)
         results = PlainNetwork(state).propagate(frames, masks)
