@@ -27,7 +27,7 @@ def test_it_is_the_convolution(shape, bias, order, at_once, large_tiles, monkeyp
     exact = F.conv2d(x.double(), weight.double(), None if offset is None else offset.double(), padding=1)
     found = winograd.convolve(x.contiguous(memory_format=order), weight.contiguous(memory_format=order), offset)
     assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=4e-5)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=4e-5 if large_tiles else 2e-5)
 
 
 @pytest.mark.parametrize("outputs_at_once", [1, 2, 5])
