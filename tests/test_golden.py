@@ -30,10 +30,12 @@ def propagate(network, golden):
 
 
 @pytest.mark.parametrize("case", sorted(path.stem for path in GOLDEN.glob("propagate_*.npz")))
-@pytest.mark.parametrize("always_winograd", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_probabilities_are_the_published_ones(case, always_winograd, network, monkeypatch):
-    if always_winograd:
+@pytest.mark.parametrize("tiles", ["as usual", *(pytest.param(name, marks=pytest.mark.slow)
+                                                 for name in ("SMALL_TILES", "LARGE_TILES"))])
+def test_probabilities_are_the_published_ones(case, tiles, network, monkeypatch):
+    if tiles != "as usual":                   # every 3x3 convolution of Conv3x3 by Winograd's algorithm
         monkeypatch.setattr(winograd, "should_use_winograd", lambda x, weight: True)
+        monkeypatch.setattr(winograd, "MIN_PIXELS_LARGE_TILES", 0 if tiles == "LARGE_TILES" else 10 ** 9)
     golden = np.load(GOLDEN / f"{case}.npz")
     found, labels = propagate(network, golden)
     difference = np.abs(found - golden["prob"])
