@@ -62,7 +62,7 @@ def readout(query: Tensor, blocks: Sequence[MemoryBlock], top_k: int | None = No
         return _softmax_readout(query, blocks, kernel)
     # The global top-k is contained in the union of the top-k of the memory tiles.
     best = []
-    for start, (key, _) in _tiles(query, blocks, whole_queries=kernel is not None):
+    for start, (key, _) in _tiles(query, blocks, tile_elements(query.device) if kernel else None):
         parts = [grouped_topk(scores, min(top_k, scores.shape[-1])) for scores in _scores(query, key, kernel)]
         scores, indices = (torch.cat(pieces, -2) for pieces in zip(*parts, strict=True))
         best.append((scores, indices + start))
@@ -97,16 +97,18 @@ class Kernel:
         return scores.baddbmm_(self.query.expand(len(scores), -1, -1), centres.mT)
 
 
-def _tiles(query: Tensor, blocks: Sequence[MemoryBlock], whole_queries: bool) -> Iterator[tuple[int, MemoryBlock]]:
+def _tiles(query: Tensor, blocks: Sequence[MemoryBlock], elements: int | None) -> Iterator[tuple[int, MemoryBlock]]:
     """Yield the memory in pieces, each with the number of locations before it.
 
-    With ``whole_queries``, a tile of affinities spans all queries and some memory locations: the kernel looks for the
-    centre of a memory location among all queries. Otherwise a piece is a whole block, since top-k is faster on long
-    rows, and `_scores` takes some of the queries at a time.
+    A piece has at most so many affinities to all queries: the kernel looks for the centre of a memory location among
+    all queries. Without ``elements`` it is a whole block, since top-k is faster on long rows, and `_scores` takes some
+    of the queries at a time.
     """
-    start, size = 0, max(1, tile_elements(query.device) // 2 // query.shape[:-1].numel())
+    start = 0
     for key, value in blocks:
-        length = min(size, key.shape[-2]) if whole_queries else key.shape[-2]
+        length = key.shape[-2]
+        if elements:
+            length = min(max(1, elements // query.shape[:-1].numel()), length)
         for tile in zip(key.split(length, -2), value.split(length, -2), strict=True):
             yield start, MemoryBlock(*tile)
             start += tile[0].shape[-2]
@@ -125,7 +127,7 @@ def _softmax_readout(query: Tensor, blocks: Sequence[MemoryBlock], kernel: Kerne
     """Read from all locations, tile by tile; sums so far are rescaled when a tile has a larger score."""
     peak = query.new_full((*query.shape[:-1], 1), -torch.inf, dtype=torch.float32)
     norm, weighted = 0, 0
-    for _, (key, value) in _tiles(query, blocks, whole_queries=True):
+    for _, (key, value) in _tiles(query, blocks, tile_elements(query.device) // 2):         # scores and weights
         scores = affinity(query, key)
         if kernel is not None:
             kernel.weight_(scores)

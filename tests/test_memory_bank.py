@@ -139,10 +139,10 @@ def test_kernelized_reading_computes_each_affinity_once(monkeypatch):
         seen.append(scores.numel())
         return scores
     monkeypatch.setattr(memory_reader, "affinity", counting)
-    monkeypatch.setattr(memory_reader, "tile_elements", lambda device: 2000)
+    monkeypatch.setattr(memory_reader, "tile_elements", lambda device: 1000)
     readout(query, bank.blocks(), 20, 1.5, W)
     assert len(seen) > 9
-    assert max(seen) <= 2000
+    assert max(seen) <= 1000
     assert sum(seen) == 9 * (H * W) ** 2
 
 
