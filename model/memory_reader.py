@@ -100,14 +100,15 @@ class Kernel:
 def _tiles(query: Tensor, blocks: Sequence[MemoryBlock], elements: int | None) -> Iterator[tuple[int, MemoryBlock]]:
     """Yield the memory in pieces, each with the number of locations before it.
 
-    A piece has at most so many affinities to all queries: the kernel looks for the centre of a memory location among
-    all queries. Without ``elements`` it is a whole block, since top-k is faster on long rows, and `_scores` takes some
-    of the queries at a time.
+    Args:
+        elements: how many affinities a piece has to all queries at most (but at least one location): the kernel looks
+            for the centre of a memory location among all queries. None: a piece is a whole block, since top-k is
+            faster on long rows, and `_scores` takes some of the queries at a time.
     """
     start = 0
     for key, value in blocks:
         length = key.shape[-2]
-        if elements:
+        if elements is not None:
             length = min(max(1, elements // query.shape[:-1].numel()), length)
         for tile in zip(key.split(length, -2), value.split(length, -2), strict=True):
             yield start, MemoryBlock(*tile)
