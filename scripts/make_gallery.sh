@@ -3,7 +3,7 @@
 #
 #   scripts/make_gallery.sh [DIR]       # DIR: intermediate files, default output/gallery
 #
-# Eight minutes on two CPU cores. Chromium and requirements-dev.txt are needed. The bunny clip is downloaded with pip, unless it exists as DIR/demo/bunny.mp4.
+# Ten minutes on two CPU cores. Chromium and requirements-dev.txt are needed. The bunny clip is downloaded with pip, unless it exists as DIR/demo/bunny.mp4.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 CODE=$PWD
@@ -25,6 +25,10 @@ rm -rf "$WORK/correspondence"
 "$PYTHON" -m scripts.make_dataset "$WORK/made" --kinds davis yv --photos --cutouts --videos 8 --frames 8
 (cd "$WORK" && rm -rf log saves && "$PYTHON" "$CODE/train.py" --network lite --load_network "$CODE/$WEIGHTS" --id gallery \
     --stage 2 -b 1 -i 1 --seed 4 --num_workers 1 --davis_root made/DAVIS --yv_root made/YouTube)
+
+# docs/failures.jpg: the worst frames of the drawn videos with the lowest scores, from a report.
+"$PYTHON" -m scripts.make_dataset "$WORK/drawn" --kinds davis --photos --cutouts --videos 8 --frames 24 --height 320
+"$PYTHON" eval_davis.py --davis "$WORK/drawn/DAVIS/2017" --model lite --output "$WORK/scores" --overwrite --report
 
 # docs/annotate.jpg: the page of annotate.py in Chromium, before and after propagation.
 rm -rf "$WORK/annotation"
@@ -81,7 +85,9 @@ PYTHON
 
 "$PYTHON" - "$WORK" <<'PYTHON'
 import io
+import re
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 from PIL import Image
@@ -117,6 +123,14 @@ save([pair], "correspondence.jpg", pair.width)
 
 events = EventAccumulator(str(next((work / "log").iterdir())), size_guidance={"images": 0}).Reload()
 save([Image.open(io.BytesIO(events.Images("train/pairs")[0].encoded_image_string))], "training.jpg", 1200)
+
+# The report starts with the video with the lowest score, and has three worst frames of each.
+report = (work / "scores/report.html").read_text(encoding="utf-8")
+worst = re.findall(r'alt="worst [^>]*base64,([^"]+)"', report)[::3][:3]
+row = Image.new("RGB", (3 * 400, 225))
+for index, data in enumerate(worst):
+    row.paste(Image.open(io.BytesIO(b64decode(data))), (index * 400, 0))
+save([row], "failures.jpg", row.width)
 
 pages = [Image.open(work / f"page_{name}.png").convert("RGB") for name in ("before", "after")]
 pair = Image.new("RGB", (2 * 1280 + 12, 800), "white")
