@@ -81,9 +81,10 @@ def compose_video(seed: Sequence[int], sources: Sources, frames: int, height: in
     times = np.linspace(0, 1, frames) * rng.uniform(0.5, 1.2)
     labels = [*range(1, (objects or int(rng.integers(1, 5))) + 1), *[0] * int(rng.integers(0, 3))]
     photograph = choose_photograph(rng, sources)
-    scene = None
-    if sources.videos and objects is None and rng.random() < SCENES:
-        scene = load_scene(rng, sources, frames, height, width)
+    scene, videos = None, list(sources.videos)
+    if videos and objects is None and rng.random() < SCENES:
+        # Its objects are not added to it a second time.
+        scene = load_scene(rng, videos.pop(rng.integers(len(videos))), frames, height, width)
         own = max(int(mask.max()) for _, mask in scene)
         if own:
             labels = [label + own if label else 0 for label in labels[-int(rng.integers(1, len(labels) + 1)):]]
@@ -94,7 +95,9 @@ def compose_video(seed: Sequence[int], sources: Sources, frames: int, height: in
         if layers and rng.random() < 0.15:         # a twin
             layers.append(layers[-1])
             continue
-        moving = load_moving_object(rng, sources, frames) if sources.videos and rng.random() < MOVING else []
+        moving = []
+        if videos and rng.random() < MOVING:
+            moving = load_moving_object(rng, videos[rng.integers(len(videos))], frames)
         layers.append(moving or [load_object(rng, sources, photograph)])
     actors = [_Actor(rng, layer, times, height, width) for layer in layers]
     back_to_front = rng.permutation(len(actors))

@@ -19,11 +19,14 @@ CUTOUT_SIDE = 512           # pixels; larger cut-outs are reduced
 MIN_OBJECT_SIDE, MIN_OBJECT_AREA = 30, 2500
 
 
+VideoFiles = Sequence[tuple[Path, Path]]            # of the frames and their masks
+
+
 class Sources(NamedTuple):
     """What videos are composed of; any may be empty."""
     photographs: Sequence[Path] = ()
     cutouts: Sequence[Path] = ()                                # images with alpha
-    videos: Sequence[Sequence[tuple[Path, Path]]] = ()          # the (frame, mask) files of each video
+    videos: Sequence[VideoFiles] = ()
 
 
 def find_images(folders: Sequence[Path], suffixes: set[str]) -> list[Path]:
@@ -132,9 +135,8 @@ def load_object(rng: np.random.Generator, sources: Sources, photograph: Path | N
     return layer[:, ::-1].copy() if rng.random() < 0.5 else layer
 
 
-def _read_clip(rng: np.random.Generator, sources: Sources, frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Frames (h, w, 3) and labels (h, w) of a part of one of the videos, forward or backward, mirrored or not."""
-    video = sources.videos[rng.integers(len(sources.videos))]
+def _read_clip(rng: np.random.Generator, video: VideoFiles, frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Frames (h, w, 3) and labels (h, w) of a part of a video, forward or backward, mirrored or not."""
     step = rng.integers(1, max(1, min(3, (len(video) - 1) // max(frames - 1, 1))) + 1)
     first = rng.integers(max(len(video) - step * (frames - 1), 1))
     last = len(video) - 1                                       # a short video is continued backward
@@ -150,12 +152,12 @@ def _read_clip(rng: np.random.Generator, sources: Sources, frames: int) -> list[
     return clip
 
 
-def load_moving_object(rng: np.random.Generator, sources: Sources, frames: int) -> list[np.ndarray]:
+def load_moving_object(rng: np.random.Generator, video: VideoFiles, frames: int) -> list[np.ndarray]:
     """The objects of a video cut out of consecutive frames, as one object: ``frames`` layers (h, w, 4), centred on it.
 
     There are none if it is small.
     """
-    clip = _read_clip(rng, sources, frames)
+    clip = _read_clip(rng, video, frames)
     regions = [(labels > 0).astype(np.uint8) * 255 for _, labels in clip]
     boxes = [cv2.boundingRect(region) for region in regions]
     width, height = np.max(boxes, 0)[2:] + 4
@@ -169,10 +171,10 @@ def load_moving_object(rng: np.random.Generator, sources: Sources, frames: int) 
     return layers
 
 
-def load_scene(rng: np.random.Generator, sources: Sources, frames: int, height: int,
+def load_scene(rng: np.random.Generator, video: VideoFiles, frames: int, height: int,
                width: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """A random crop of consecutive frames of a video: images (height, width, 3) float and labels 0, 1, 2, ..."""
-    clip = _read_clip(rng, sources, frames)
+    clip = _read_clip(rng, video, frames)
     size = np.array(clip[0][0].shape[:2])
     shape = np.array([height, width]) * (size / [height, width]).min() * rng.uniform(0.7, 1)
     rows, columns = np.maximum(shape.astype(int), 1)

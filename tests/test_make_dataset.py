@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset import composed
 from dataset.composed import _Actor, _smoke, compose_video, write_video
 from dataset.cutouts import Sources, cut_out_objects, find_images, load_moving_object, load_object, load_scene
 from dataset.image_io import read_mask, write_mask
@@ -124,10 +125,10 @@ def davis(tmp_path):
 
 
 def test_objects_move_as_in_their_video(davis):
-    sources = Sources(videos=davis_training_videos(davis))
+    video, = davis_training_videos(davis)
     directions = set()
     for seed in range(10):
-        layers = load_moving_object(np.random.default_rng(seed), sources, 4)
+        layers = load_moving_object(np.random.default_rng(seed), video, 4)
         assert len(layers) == 4
         assert len({layer.shape for layer in layers}) == 1
         levels, sizes = [], []
@@ -141,13 +142,13 @@ def test_objects_move_as_in_their_video(davis):
         directions.add(levels[0] < levels[-1])
         assert (levels[0] < levels[-1]) == (sizes[0] < sizes[-1])
     assert directions == {True, False}
-    levels = [int(layer[..., 0].max()) for layer in load_moving_object(np.random.default_rng(0), sources, 9)]
+    levels = [int(layer[..., 0].max()) for layer in load_moving_object(np.random.default_rng(0), video, 9)]
     assert min(np.abs(np.diff(levels))) > 5                 # longer than the video: continued backward, not frozen
 
 
 def test_a_video_can_be_the_scene_with_its_own_objects(davis):
     sources = Sources(videos=davis_training_videos(davis))
-    for image, labels in load_scene(np.random.default_rng(0), sources, 4, 45, 80):
+    for image, labels in load_scene(np.random.default_rng(0), sources.videos[0], 4, 45, 80):
         assert image.shape == (45, 80, 3)
         assert set(np.unique(labels)) == {0, 1}
         assert image[labels == 0].mean() < 15 < 80 < image[labels == 1].mean()
@@ -157,10 +158,36 @@ def test_a_video_can_be_the_scene_with_its_own_objects(davis):
     assert all(mask.max() <= 5 for mask in masks)
 
 
+def test_objects_of_a_scene_are_not_added_to_it_again(davis, monkeypatch):
+    chosen = {}
+
+    def record(name):
+        load = getattr(composed, name)
+
+        def recorded(rng, video, *args):
+            chosen[name].add(video)
+            return load(rng, video, *args)
+        monkeypatch.setattr(composed, name, recorded)
+
+    record("load_scene")
+    record("load_moving_object")
+    for name, fraction in (("DRAWN", 0), ("SCENES", 1), ("MOVING", 1)):
+        monkeypatch.setattr(composed, name, fraction)
+    video = tuple(davis_training_videos(davis)[0])
+    videos, moving = (video, video[:-1]), set()
+    for seed in range(10):
+        chosen.update(load_scene=set(), load_moving_object=set())
+        list(compose_video((seed,), Sources(videos=videos), 3, 45, 80))
+        assert len(chosen["load_scene"]) == 1
+        assert not chosen["load_scene"] & chosen["load_moving_object"]
+        moving |= chosen["load_moving_object"]
+    assert moving == set(videos)
+
+
 def test_a_scene_and_its_masks_are_aligned(davis):
-    sources, shifts = Sources(videos=davis_training_videos(davis)), []
+    (video,), shifts = davis_training_videos(davis), []
     for seed in range(20):
-        for image, labels in load_scene(np.random.default_rng(seed), sources, 3, 360, 640):
+        for image, labels in load_scene(np.random.default_rng(seed), video, 3, 360, 640):
             by_image, by_mask = (np.mean(np.nonzero(part), 1) for part in (image[..., 0] > 60, labels))
             shifts.append(by_image - by_mask)
     assert np.abs(np.mean(shifts, 0)).max() < 0.15
@@ -170,16 +197,16 @@ def test_a_frame_of_another_size_is_named(davis):
     folder = davis / "2017/trainval"
     Image.new("RGB", (160, 90)).save(folder / "JPEGImages/480p/v/00003.jpg")
     write_mask(folder / "Annotations/480p/v/00003.png", np.zeros((90, 160), np.uint8), davis_palette())
-    sources = Sources(videos=davis_training_videos(davis))
+    video, = davis_training_videos(davis)
     with pytest.raises(InputError, match="jpg: another size than other frames of this video"):
-        load_scene(np.random.default_rng(0), sources, 6, 45, 80)
+        load_scene(np.random.default_rng(0), video, 6, 45, 80)
 
 
 def test_videos_without_objects_still_give_scenes_with_objects(davis):
     for mask in (davis / "2017/trainval/Annotations/480p/v").iterdir():
         write_mask(mask, np.zeros((180, 320), np.uint8), davis_palette())
     sources = Sources(videos=davis_training_videos(davis))
-    assert load_moving_object(np.random.default_rng(0), sources, 4) == []
+    assert load_moving_object(np.random.default_rng(0), sources.videos[0], 4) == []
     labels = [[mask.max() for _, mask in compose_video((seed,), sources, 3, 90, 160)] for seed in range(20)]
     assert np.mean(np.max(labels, 1) > 0) > 0.9
 
