@@ -9,7 +9,8 @@ known value corrects that object from this frame on.
 
 Output: DIR/<frame>.png, palette PNGs at the clip's resolution with your label values; with --overlay also
 DIR/overlay/overlay.mp4 and DIR/overlay/contact_sheet.png; with --confidence also DIR/confidence/confidence.csv and
-DIR/confidence/confidence.png. With --ground_truth, J and F are printed; with --report also DIR/report/report.html.
+DIR/confidence/confidence.png. With --ground_truth, J and F are printed; with --report also DIR/report/report.html and
+DIR/report/scores.csv.
 """
 from __future__ import annotations
 
@@ -39,11 +40,13 @@ def parse() -> argparse.Namespace:
                         help="also write a video and a contact sheet that show the masks over the clip")
     parser.add_argument("--confidence", action="store_true",
                         help="also write the area and confidence of each object on each frame, as CSV and as a plot")
-    parser.add_argument("--ground_truth", type=Path, metavar="DIR",
+    parser.add_argument("--ground_truth", "--truth", type=Path, metavar="DIR",
                         help="folder of ground-truth masks named after their frames, to score the result with")
     parser.add_argument("--report", action="store_true",
                         help="with --ground_truth: also write J and F over time, best and worst frames and settings as "
-                             "a page")
+                             "a page, and the scores as CSV")
+    parser.add_argument("--baseline", type=Path, metavar="FILE",
+                        help="with --ground_truth: scores.csv of an earlier run to compare the scores with")
     parser.add_argument("--overwrite", action="store_true",
                         help="replace the masks of an earlier run; refused if the folder contains anything else")
     add_arguments(parser, size=480)
@@ -59,19 +62,20 @@ def main() -> None:
     from inference.overlay import write_overlay
     from inference.passes import frame_ranges
     from inference.propagation import PropagationConfig, Timer, load_for_propagation
-    from inference.results import REPORT_FILE, check_output_is_not_input, check_replaceable
-    from inference.scoring import score_video, table
+    from inference.results import REPORT_FILES, check_output_is_not_input, check_replaceable
+    from inference.scoring import read_csv, score_video, table, write_csv
     from util.device import allow_tf32, peak_memory, pick_device
     from util.files import atomic_folder, prepare_folder
     from util.palette import davis_palette, palette_of
     from util.progress import progress_bar
     if args.confidence:
         from inference.confidence_report import write_confidence  # raises an error if matplotlib is missing
+    if (args.report or args.baseline) and not args.ground_truth:
+        raise InputError("--report and --baseline need the scores; add --ground_truth")
     if args.report:
-        if not args.ground_truth:
-            raise InputError("--report shows the scores; it needs --ground_truth")
         from inference.report import settings_rows, speed_and_memory, write_report  # raises an error likewise
 
+    baseline = read_csv(args.baseline) if args.baseline else None
     device = pick_device(args.device)
     allow_tf32(args.tf32)
     network = load_for_propagation(args.model, device)
@@ -107,11 +111,15 @@ def main() -> None:
         if args.ground_truth:
             extras["score table"] = lambda _: scores.extend(score_video(video, folder, args.direction))
         if args.report:
-            extras["report"] = lambda place: write_report(
-                place / REPORT_FILE, f"propagate: {output.name}", [(video, folder)], scores,
-                speed_and_memory(timer, [memory], device),
-                settings_rows(network, args.model, run_settings(args, config, device)) | {"direction": args.direction},
-                notes=errors.values())
+            def write_scores(place: Path) -> None:
+                page, csv = (place / name for name in REPORT_FILES)
+                settings = run_settings(args, config, device)
+                if scores:
+                    write_csv(scores, csv, network.variant, settings["model"])
+                write_report(page, f"propagate: {output.name}", [(video, folder)], scores,
+                             speed_and_memory(timer, [memory], device), settings_rows(network, args.model, settings) |
+                             {"direction": args.direction, "baseline": args.baseline}, baseline, errors.values())
+            extras["report"] = write_scores
         for name, write in extras.items():
             try:
                 write(folder / name)
@@ -131,9 +139,10 @@ def main() -> None:
     if args.confidence and "confidence" not in errors:
         print(f"confidence: {output}/confidence/confidence.csv\nplot: {output}/confidence/confidence.png")
     if args.ground_truth and "score table" not in errors:
-        print(table(scores) if scores else "No scores: no object has ground truth on a frame after its first mask.")
+        print(table(scores, baseline) if scores else
+              "No scores: no object has ground truth on a frame after its first mask.")
     if args.report and "report" not in errors:
-        print(f"report: {output}/report/{REPORT_FILE}")
+        print(f"report: {output}/report/{REPORT_FILES[0]}")
     if errors:
         raise InputError("; ".join(errors.values())) from failure
 

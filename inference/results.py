@@ -11,7 +11,7 @@ from util.files import LOCK, TEMPORARY, recover_folder
 
 OVERLAY_FILES = ("overlay.mp4", "contact_sheet.png")
 CONFIDENCE_FILES = ("confidence.csv", "confidence.png")
-REPORT_FILE = "report.html"
+REPORT_FILES = ("report.html", "scores.csv")
 SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
@@ -27,7 +27,7 @@ def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> 
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file or a broken link; choose another --output")
     ours = {*(f"{name}.png" for name in names), *(f"overlay/{name}" for name in OVERLAY_FILES),
-            *(f"confidence/{name}" for name in CONFIDENCE_FILES), f"report/{REPORT_FILE}"}
+            *(f"confidence/{name}" for name in CONFIDENCE_FILES), *(f"report/{name}" for name in REPORT_FILES)}
     paths = [path.relative_to(folder) for path in folder.rglob("*") if path.name not in SYSTEM_FILES]
     found = {path.as_posix() for path in paths if path.parts[0] not in (TEMPORARY, LOCK)
              and (path.as_posix() not in ("overlay", "confidence", "report") or (folder / path).is_symlink())}

@@ -267,7 +267,7 @@ def propagate(lite, monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(propagation, "load_for_propagation", lambda path, device: lite)
         monkeypatch.setattr(sys, "argv", [
             "propagate.py", "--images", str(tmp_path / "clip/images/v"), "--masks", str(masks), "--size", "-1",
-            "--model", "lite", "--ground_truth", str(truth), "--output", str(tmp_path / "out"), *flags])
+            "--model", "lite", "--truth", str(truth), "--output", str(tmp_path / "out"), *flags])
         propagate_script.main()
         return capsys.readouterr().out
     return propagate
@@ -277,13 +277,20 @@ def test_ground_truth_of_a_clip(propagate, tmp_path):
     printed = propagate("--report", "--direction", "both")
     video = Video("v", ImageFrames(sorted((tmp_path / "clip/images/v").iterdir())),
                   {0: tmp_path / "clip/masks/v/00000.png"}, tmp_path / "clip/masks/v")
-    assert table(score_video(video, tmp_path / "out", "both")) in printed
+    scores = score_video(video, tmp_path / "out", "both")
+    assert table(scores) in printed
     assert printed.endswith(f"report: {tmp_path}/out/report/report.html\n")
     text = Page((tmp_path / "out/report/report.html").read_text()).text
     assert "object 1" in text
     assert "object 2" in text
     with pytest.raises(InputError, match="holds masks already"):
         propagate()
+    # The baseline may be a report that this run replaces.
+    printed = propagate("--overwrite", "--report", "--no_km", "--baseline", str(tmp_path / "out/report/scores.csv"))
+    expected = table(score_video(video, tmp_path / "out", "forward"), scores)
+    assert expected in printed
+    text = Page((tmp_path / "out/report/report.html").read_text()).text
+    assert "the small numbers are the differences to the baseline" in text
     propagate("--overwrite")
     assert not (tmp_path / "out/report").exists()
 
@@ -303,9 +310,10 @@ def test_unusable_ground_truth_of_a_clip(propagate, tmp_path):
     assert "9x9 pixels" in Page((tmp_path / "out/report/report.html").read_text()).text
 
 
-def test_report_of_a_clip_needs_ground_truth(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["propagate.py", "--images", "x", "--masks", "x", "--report"])
-    with pytest.raises(InputError, match="--report shows the scores; it needs --ground_truth"):
+@pytest.mark.parametrize("flags", [["--report"], ["--baseline", "x"]])
+def test_report_of_a_clip_needs_ground_truth(flags, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["propagate.py", "--images", "x", "--masks", "x", *flags])
+    with pytest.raises(InputError, match="--report and --baseline need the scores; add --ground_truth"):
         propagate_script.main()
 
 
