@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import torch
 from commands import ROOT
 
 from util.cli import InputError
@@ -80,3 +81,18 @@ def test_variables_without_torchrun(variables, message, monkeypatch):
 def test_devices_that_are_not_there(name):
     with pytest.raises(InputError, match=f"--device {name}: not available on this machine"):
         pick_device(name)
+
+
+def test_mps_that_cannot_allocate_is_not_the_default(monkeypatch):
+    allocate = torch.empty
+
+    def empty(size, device):
+        if str(device) == "mps":
+            raise RuntimeError("MPS backend out of memory")
+        return allocate(size, device=device)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("torch.empty", empty)
+    assert pick_device() == torch.device("cpu")
+    with pytest.raises(InputError, match="--device mps: not available on this machine"):
+        pick_device("mps")

@@ -20,7 +20,7 @@ WAIT_TIMEOUT = timedelta(days=7)         # for the slowest process; one that has
 def pick_device(name: str | None = None) -> torch.device:
     """The device called ``name`` (cpu, cuda, cuda:1, mps), or by default CUDA, else MPS, else the CPU."""
     if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if _mps_works() else "cpu"
     try:
         if name.split(":")[0] not in DEVICES:
             raise RuntimeError(f"choose from {', '.join(DEVICES)}")
@@ -33,6 +33,13 @@ def pick_device(name: str | None = None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name}: not available on this machine ({first_line(error)})") from error
     return device
+
+
+def _mps_works() -> bool:
+    """Return whether MPS is available and can allocate: on virtual machines without a GPU it fails only then."""
+    with suppress(RuntimeError):
+        return torch.backends.mps.is_available() and torch.empty(1, device="mps").is_mps
+    return False
 
 
 def has_bfloat16_instructions(device: torch.device) -> bool:
