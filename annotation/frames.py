@@ -67,9 +67,7 @@ class ClipFrames:
         def run() -> None:
             try:
                 self.reader.scan(self._add_preview)
-                count, expected = len(self.reader.names), self.reader.expected
-                if count < 0.98 * expected:
-                    self.problem = f"only {count} of {expected} frames can be decoded; is the file incomplete?"
+                self.problem = self.reader.problem
             except (InputError, OSError, cv2.error) as error:
                 self.error = self.problem = user_message(error) or first_line(error)
             if not self._closed.is_set():
@@ -178,7 +176,7 @@ class ClipFrames:
             return None
 
     def _seek(self, index: int) -> np.ndarray:
-        for frame in self.reader.decode(index):
+        for _, frame in self.reader.decode(index):
             return frame
         raise InputError(f"{self.reader.describe(index)}: cannot be decoded; is it a video?")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -53,11 +53,18 @@ class VideoFrames:
     """Frames of a video file, decoded by OpenCV; used like `ImageFrames`, named by their index.
 
     The file is decoded once to count its frames, at once or by a later call of `scan`. It is read backward in chunks.
-    Seeking is unreliable in some formats: the frame after a seek is compared with the checksum of the first pass, and
-    if it differs, the file is decoded from the start.
+    Seeking is unreliable in some formats and with a variable frame rate. So the time and the checksum of the frame after
+    a seek are compared with those of the first pass. If it comes too late, the seek is repeated to earlier frames, and
+    at last the file is decoded from the start.
+
+    Attributes:
+        fps: frames per second, on average if the frame rate varies.
+        expected: number of frames that the file claims, which is an estimate in some formats; 0 if it claims none.
+        problem: what is wrong with a scanned file; None if nothing is.
     """
 
     CHUNK = 16     # frames kept in memory when reading backward
+    COMPLETE = 0.98         # the share of the claimed frames, or of the claimed time, that a complete file has
 
     def __init__(self, path: Path, scan: bool = True):
         if path.is_dir():
@@ -69,25 +76,36 @@ class VideoFrames:
             raise InputError(f"{path}: not a video that OpenCV can read")
         fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else ImageFrames.fps
-        expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))       # an estimate in some formats
+        expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.expected = expected if 0 < expected < 2 ** 24 else 0
         self.names: list[str] = []
-        self._checksums: list[int] = []
+        self.problem: str | None = None
+        self._marks: list[tuple[float, int]] = []           # times and checksums of the first frames of chunks
         if scan:
             self.scan(lambda index, frame: None)
+            if self.problem:
+                warn(f"{path}: {self.problem}")
 
     def scan(self, on_frame: Callable[[int, np.ndarray], None]) -> None:
         """Decode the file once. ``names`` grows meanwhile; frames that have a name can be read."""
-        for index, frame in enumerate(check_sizes(enumerate(self.decode()), self.describe)):
-            if index % self.CHUNK == 0:
-                self._checksums.append(zlib.crc32(frame))
+        milliseconds = 0.0
+
+        def mark_frames() -> Iterator[tuple[int, np.ndarray]]:
+            nonlocal milliseconds
+            for index, (milliseconds, frame) in enumerate(self.decode()):
+                if index % self.CHUNK == 0:
+                    self._marks.append((milliseconds, zlib.crc32(frame)))
+                yield index, frame
+        for index, frame in enumerate(check_sizes(mark_frames(), self.describe)):
             self.names.append(f"{index:05d}")
             on_frame(index, frame)
-        if not self.names:
+        count = len(self.names)
+        if not count:
             raise InputError(f"{self.path}: no frame could be decoded; is it a video?")
-        if len(self.names) < 0.98 * self.expected:
-            warn(f"{self.path}: only {len(self.names)} of {self.expected} frames can be decoded; is the file "
-                 f"incomplete?")
+        # With a variable frame rate, there can be fewer frames than claimed.
+        if max(count, (milliseconds / 1000) * self.fps + 1) < self.COMPLETE * self.expected:
+            self.problem = (f"only {count} of {self.expected} frames can be decoded; is the file incomplete, or was it "
+                            f"trimmed?")
 
     def describe(self, index: int) -> str:
         return f"{self.path}, frame {index}"
@@ -113,19 +131,23 @@ class VideoFrames:
 
     def _from_chunk(self, chunk: int) -> Iterator[np.ndarray]:
         """All frames from the first one of a chunk on."""
-        frames = self.decode(chunk * self.CHUNK)
-        first = next(frames, None)
-        if first is not None and zlib.crc32(first) == self._checksums[chunk]:
-            return chain([first], frames)
-        return islice(self.decode(), chunk * self.CHUNK, None)
+        start, (time, checksum) = chunk * self.CHUNK, self._marks[chunk]
+        earlier = 0
+        while earlier < start and time > self._marks[chunk - 1][0]:            # some formats have no times
+            frames = self.decode(start - earlier)
+            first = next(dropwhile(lambda frame: frame[0] < time, frames), None)
+            if first is not None and (first[0], zlib.crc32(first[1])) == (time, checksum):
+                return (frame for _, frame in chain([first], frames))
+            earlier = 2 * max(earlier, self.CHUNK)
+        return (frame for _, frame in islice(self.decode(), start, None))
 
-    def decode(self, start: int = 0) -> Iterator[np.ndarray]:
-        """The frames after a seek, which may have missed ``start``."""
+    def decode(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
+        """The times in milliseconds and the frames after a seek, which may have missed ``start``."""
         capture = cv2.VideoCapture(opencv_path(self.path))
         if start > 0:
             capture.set(cv2.CAP_PROP_POS_FRAMES, start)
         while (result := capture.read())[0]:
-            yield cv2.cvtColor(result[1], cv2.COLOR_BGR2RGB)
+            yield capture.get(cv2.CAP_PROP_POS_MSEC), cv2.cvtColor(result[1], cv2.COLOR_BGR2RGB)
 
 
 Frames: TypeAlias = ImageFrames | VideoFrames

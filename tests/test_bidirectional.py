@@ -1,8 +1,10 @@
 """Users' clips: the frames of masks, directions, video files, overlays."""
 import os
 import resource
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -95,7 +97,7 @@ def test_a_video_is_the_same_backward(tmp_path, reliable_seeking):
     write_video(tmp_path / "clip.mp4", drawn)
     video = VideoFrames(tmp_path / "clip.mp4")
     if not reliable_seeking:
-        video._checksums = [0 for _ in video._checksums]
+        video._marks = [(time, 0) for time, _ in video._marks]
     assert (len(video.names), video.names[0], video.names[-1], video.fps) == (50, "00000", "00049", 25)
     forward = list(video.read(range(50), 1))
     assert np.abs(forward[20].astype(int) - drawn[20]).mean() < 20          # RGB, in order, up to compression
@@ -104,6 +106,44 @@ def test_a_video_is_the_same_backward(tmp_path, reliable_seeking):
         backward = list(video.read(range(start, -1, -1), 1))
         assert all(np.array_equal(a, b) for a, b in zip(reversed(backward), forward[:start + 1], strict=True))
     assert all(np.array_equal(a, b) for a, b in zip(video.read(range(37, 50), 1), forward[37:], strict=True))
+
+
+def write_variable_rate(path, levels, seed=0):
+    """A video of grey frames whose distances in time vary."""
+    times = np.random.default_rng(seed).choice([17, 33, 50, 200], len(levels)).cumsum().tolist()
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=30)
+        stream.width, stream.height, stream.codec_context.time_base = 64, 48, Fraction(1, 1000)
+        for level, time in zip(levels, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+
+
+def test_a_variable_frame_rate(tmp_path):
+    """Seeking misses frames, and those that it finds look like the right ones where nothing moves."""
+    write_variable_rate(tmp_path / "clip.mp4", [index // 40 * 50 for index in range(200)])
+    video = VideoFrames(tmp_path / "clip.mp4")
+    levels = [int(frame.mean()) for frame in video.read(range(200), 0)]
+    assert len(set(levels)) == 5
+    assert [int(frame.mean()) for frame in video.read(range(199, -1, -1), 0)] == levels[::-1]
+    for start in range(0, 200, 16):
+        assert [int(frame.mean()) for frame in video.read(range(start, 200), 0)] == levels[start:]
+
+
+@pytest.mark.parametrize(("expected", "fps", "problem"), [
+    (50, 25, False), (100, 25, True), (0, 25, False),
+    (100, 50, False),       # 50 frames that last as long as the 100 claimed ones: the frame rate varies
+])
+def test_incomplete_videos_are_told_from_variable_frame_rates(tmp_path, expected, fps, problem):
+    write_video(tmp_path / "clip.mp4", [np.zeros((48, 64, 3), np.uint8)] * 50)
+    video = VideoFrames(tmp_path / "clip.mp4", scan=False)
+    video.expected, video.fps = expected, fps
+    video.scan(lambda index, frame: None)
+    assert len(video.names) == 50
+    message = "only 50 of 100 frames can be decoded; is the file incomplete, or was it trimmed?"
+    assert video.problem == (message if problem else None)
 
 
 def test_files_that_are_no_videos_are_refused(tmp_path):
