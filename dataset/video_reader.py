@@ -53,9 +53,9 @@ class VideoFrames:
     """Frames of a video file, decoded by OpenCV; used like `ImageFrames`, named by their index.
 
     The file is decoded once to count its frames, at once or by a later call of `scan`. It is read backward in chunks.
-    Seeking is unreliable in some formats and with a variable frame rate. So the time and the checksum of the frame after
-    a seek are compared with those of the first pass. If it comes too late, the seek is repeated to earlier frames, and
-    at last the file is decoded from the start.
+    Seeking is unreliable in some formats and with a variable frame rate. So the time and the checksum of the frame
+    after a seek are compared with those of the first pass. If it comes too late, the seek is repeated to earlier
+    frames, and at last the file is decoded from the start.
 
     Attributes:
         fps: frames per second, on average if the frame rate varies.
