@@ -13,6 +13,7 @@ so far; DIR/export, what you export: palette PNGs, black-and-white masks, cut-ou
 from __future__ import annotations
 
 import argparse
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def main() -> None:
     prepare_folder(folder)
     with lock(folder), closing(frames), socket.socket() as listener:
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name != "nt":             # there, it lets two servers have one port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", args.port))
             listener.listen()               # so that the page can be opened before the server accepts
         except OSError as error:

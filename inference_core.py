@@ -96,7 +96,7 @@ class InferenceCore:
             raise ValueError(f"frame of {width}x{height} pixels: the frames before it have another size")
         self._size = height, width
         zeros = padding(height, width)
-        image = F.pad(image.to(self.device, non_blocking=True), zeros)
+        image = F.pad(image.to(self.device, non_blocking=self.device.type == "cuda"), zeros)
 
         with torch.autocast(self.device.type, _half_type(self.device)) if self.amp else nullcontext():
             self._memorize_latest()

@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import mimetypes
+import os
 import secrets
 import shlex
+import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -28,12 +31,24 @@ from annotation.jobs import Jobs
 from annotation.project import Project
 from util.cli import InputError, user_message
 
+# The registry of Windows may have other types, with which the page does not load.
+mimetypes.add_type("text/javascript", ".js")
+mimetypes.add_type("text/css", ".css")
+
 STATIC = Path(__file__).parent / "static"
 MAX_JSON = 2 ** 16              # bytes of a request
 SESSION_SECONDS = 10            # without a request, after which another browser window may take over
 HEADERS = {"Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
            "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",
            "Cross-Origin-Resource-Policy": "same-origin"}
+
+
+class Json(JSONResponse):
+    """JSON in ASCII, which can contain file names that are not UTF-8."""
+
+    def render(self, content: object) -> bytes:
+        """Return the body."""
+        return json.dumps(content).encode()
 
 
 class Guard:
@@ -124,16 +139,16 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
         content = await _json(request, {"id": (str,), "take": (bool,)})
         if not content["id"] or not session.open(content["id"], content["take"]):
             raise HTTPException(409, "This clip is open in another window.")
-        return JSONResponse({})
+        return Json({})
 
     async def clip(request: Request) -> Response:
         palette = np.frombuffer(project.palette, np.uint8).reshape(256, 3).tolist()
-        return JSONResponse({**info, "palette": palette, "width": frames.width, "height": frames.height})
+        return Json({**info, "palette": palette, "width": frames.width, "height": frames.height})
 
     async def state(request: Request) -> Response:
         since = request.query_params.get("since", "0")[:18]
         content = await run_sync(_state, project, jobs, int(since) if since.isdecimal() else 0)
-        return JSONResponse(content)
+        return Json(content)
 
     async def wait_for_exact(request: Request) -> None:
         while not frames.is_exact(index_of(request)):           # raises an error if the video proves to be shorter
@@ -161,12 +176,12 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
             mask = await label_body(request)
         await run_sync(project.save_mask, index, mask)
         jobs.stop_if_stale()
-        return JSONResponse({"version": project.version})
+        return Json({"version": project.version})
 
     async def objects(request: Request) -> Response:
         content = await _json(request, [{"label": (int,), "name": (str,)}])
         await run_sync(project.rename, {entry["label"]: entry["name"] for entry in content})
-        return JSONResponse({"version": project.version})
+        return Json({"version": project.version})
 
     async def segment(request: Request) -> Response:
         index, box = index_of(request), request.query_params.get("box")
@@ -188,18 +203,18 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
         if content["until"] is not None and not 0 <= content["until"] < len(frames.names):
             raise HTTPException(400, f"there is no frame {content['until']}")
         jobs.propagate(content["direction"], content["until"])
-        return JSONResponse({}, 202)
+        return Json({}, 202)
 
     async def stop(request: Request) -> Response:
         jobs.stop()
-        return JSONResponse({})
+        return Json({})
 
     async def export(request: Request) -> Response:
         kinds = (await _json(request, {"kinds": (list,)}))["kinds"]
         if not kinds or not all(kind in KINDS for kind in kinds):
             raise HTTPException(400, f"choose what to export: {', '.join(KINDS)}")
         jobs.export(kinds)
-        return JSONResponse({}, 202)
+        return Json({}, 202)
 
     routes = [Route("/", page), Route("/session", open_session, methods=["POST"]),
               Mount("/static", StaticFiles(directory=STATIC)),
@@ -209,9 +224,9 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
               route("/grabcut/{index}", "POST", segment), route("/propagate", "POST", propagate),
               route("/stop", "POST", stop), route("/export", "POST", export)]
     app = Starlette(routes=[Mount(f"/{token}", routes=routes)], exception_handlers={
-        InputError: lambda request, error: JSONResponse({"error": str(error)}, 400),
-        OSError: lambda request, error: JSONResponse({"error": user_message(error)}, 507),
-        HTTPException: lambda request, error: JSONResponse({"error": error.detail}, error.status_code),
+        InputError: lambda request, error: Json({"error": str(error)}, 400),
+        OSError: lambda request, error: Json({"error": user_message(error)}, 507),
+        HTTPException: lambda request, error: Json({"error": error.detail}, error.status_code),
         ClientDisconnect: lambda request, error: Response(status_code=400)})
     app.add_middleware(Guard, port=port, token=token)
     return app
@@ -228,7 +243,7 @@ def propagate_command(args: argparse.Namespace, folder: Path) -> str:
     words = ["python", "propagate.py", source[0], source[1].absolute(), "--masks", folder / "masks", "--output",
              folder / "propagated", "--direction", "both", "--model", args.model.absolute(), *flags,
              "--mem_every", args.mem_every, "--max_memory_frames", args.max_memory_frames]
-    return shlex.join(map(str, words))
+    return (subprocess.list2cmdline if os.name == "nt" else shlex.join)(map(str, words))
 
 
 def _state(project: Project, jobs: Jobs, since: int) -> dict:

@@ -63,10 +63,10 @@ def static_pairs(folder: Path, by_class: bool) -> list[tuple[Path, Path]]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    folders = sorted(path for path in folder.iterdir() if path.is_dir()) if by_class else [folder]
+    folders = sorted(path for path in folder.glob("[!.]*") if path.is_dir()) if by_class else [folder]
     pairs, missing = [], []
     for subfolder in folders:
-        images = sorted(path for path in subfolder.iterdir() if path.suffix.lower() in {".jpg", ".jpeg"})
+        images = sorted(path for path in subfolder.glob("[!.]*") if path.suffix.lower() in {".jpg", ".jpeg"})
         if not images:
             warn(f"{subfolder}: no images (.jpg) in it, left out")
         for path in images:

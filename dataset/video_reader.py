@@ -1,6 +1,7 @@
 """Frames as a stream: image files read ahead by threads, and video files decoded by OpenCV."""
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, dropwhile, islice
@@ -156,7 +157,6 @@ Frames: TypeAlias = ImageFrames | VideoFrames
 def opencv_path(path: Path) -> str:
     """The path for OpenCV: absolute, since it takes a relative one with a colon for a URL."""
     try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError as error:                 # OpenCV crashes
+        return os.fsencode(path.absolute()).decode()        # in any locale
+    except UnicodeDecodeError as error:                     # OpenCV crashes
         raise InputError(f"{path}: OpenCV cannot open names that are not UTF-8; rename it") from error
-    return str(path.absolute())

@@ -43,8 +43,9 @@ def write_overlay(video: Video, masks: Path, palette: bytes, folder: Path) -> No
         overlay = draw_overlay(frame, read_mask(mask), palette) if mask.is_file() else frame
         height, width = overlay.shape[0] // 2 * 2, overlay.shape[1] // 2 * 2       # MPEG-4 needs even sides
         if writer is None:
-            writer = cv2.VideoWriter(opencv_path(path), cv2.VideoWriter_fourcc(*"mp4v"), video.frames.fps,
-                                     (width, height))
+            fps = video.frames.fps
+            fps = fps if fps < 65 else round(fps, 1)        # as a fraction, with 16 bits for its numerator
+            writer = cv2.VideoWriter(opencv_path(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
             if not writer.isOpened():
                 raise InputError(f"{path}: this OpenCV cannot write MPEG-4 video")
         writer.write(np.ascontiguousarray(overlay[:height, :width, ::-1]))

@@ -150,7 +150,8 @@ def check_memory(name: str, size: tuple[int, int], device: torch.device) -> None
 
 def preprocess_frame(frame: np.ndarray, device: torch.device, size: tuple[int, int]) -> Tensor:
     """(H, W, 3) uint8 RGB -> (3, *size) float on the device, normalised, then resized (bicubic)."""
-    pixels = torch.tensor(frame, pin_memory=device.type == "cuda").to(device, non_blocking=True).permute(2, 0, 1)
+    on_gpu = device.type == "cuda"              # on MPS, an asynchronous copy may read memory that has been freed
+    pixels = torch.tensor(frame, pin_memory=on_gpu).to(device, non_blocking=on_gpu).permute(2, 0, 1)
     image = normalize(pixels)
     if tuple(image.shape[1:]) != size:
         image = F.interpolate(image[None], size, mode="bicubic", align_corners=False)[0]

@@ -12,7 +12,7 @@ from util.files import LOCK, TEMPORARY, recover_folder
 OVERLAY_FILES = ("overlay.mp4", "contact_sheet.png")
 CONFIDENCE_FILES = ("confidence.csv", "confidence.png")
 REPORT_FILES = ("report.html", "scores.csv")
-SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
+SYSTEM_FILES = {".DS_Store", ".directory", "Thumbs.db", "desktop.ini"}
 
 
 def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> set[str]:
@@ -28,7 +28,7 @@ def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> 
         raise InputError(f"{folder}: is a file or a broken link; choose another --output")
     ours = {*(f"{name}.png" for name in names), *(f"overlay/{name}" for name in OVERLAY_FILES),
             *(f"confidence/{name}" for name in CONFIDENCE_FILES), *(f"report/{name}" for name in REPORT_FILES)}
-    paths = [path.relative_to(folder) for path in folder.rglob("*") if path.name not in SYSTEM_FILES]
+    paths = [path.relative_to(folder) for path in folder.rglob("*") if not _of_the_system(path)]
     found = {path.as_posix() for path in paths if path.parts[0] not in (TEMPORARY, LOCK)
              and (path.as_posix() not in ("overlay", "confidence", "report") or (folder / path).is_symlink())}
     foreign = sorted(found - ours)
@@ -38,6 +38,11 @@ def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> 
     if found and not overwrite:
         raise InputError(f"{folder}: holds masks already; choose another --output, or --overwrite them")
     return found
+
+
+def _of_the_system(path: Path) -> bool:
+    """Whether a file manager or a network file system has put a file beside the masks."""
+    return path.name in SYSTEM_FILES or path.name.startswith(("._", ".nfs")) or "@eaDir" in path.parts
 
 
 def check_output_is_not_input(folder: Path, video: Video) -> None:

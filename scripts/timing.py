@@ -2,10 +2,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
-import resource
 import statistics
-import sys
 import time
 import timeit
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from model.model import Trainer
 from model.variants import build
 from scripts.plain_network import PlainNetwork
 from util.allocation import keep_memory
-from util.device import allow_tf32, pick_device
+from util.device import allow_tf32, peak_memory, pick_device
 
 Result = TypeVar("Result")
 
@@ -53,11 +52,9 @@ def measure(function: Callable[[], torch.Tensor], repeats: int, device: torch.de
 
 
 def peak_megabytes(device: torch.device) -> float:
-    """The peak MB of the GPU if used, else of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2 ** 20
-    unit = 1 if sys.platform == "darwin" else 1024           # bytes of ru_maxrss
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
+    """The peak MB of the GPU if used, else of the process; NaN where the system does not tell."""
+    peaks = peak_memory(device)
+    return peaks.get("GPU", peaks.get("RAM", math.nan)) / 2 ** 20
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """annotate.py as a process: its HTTP interface, what it refuses, and that nothing drawn is lost when it is killed."""
 import http.client
 import json
+import os
 import random
 import re
 import signal
@@ -296,6 +297,18 @@ def test_a_worker_that_was_killed_is_started_again(serve, clip):
     assert server.labels(2).any()               # what was done is kept
     server.request("POST", "propagate", {"direction": "forward", "until": None})
     assert server.job()["status"] == "done"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8")
+def test_a_folder_whose_name_is_not_utf8(clip, tmp_path):
+    folder = (clip / "frames").rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    server = Server("--images", folder, "--output", tmp_path / "annotation")
+    try:
+        status, answer = server.request("GET", "clip")
+        assert status == 200
+        assert answer["name"] == folder.name
+    finally:
+        server.end()
 
 
 def test_missing_packages_are_named(clip, tmp_path):

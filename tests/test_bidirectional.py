@@ -1,6 +1,8 @@
 """Users' clips: the frames of masks, directions, video files, overlays."""
 import os
 import resource
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from commands import ROOT
 from PIL import Image
 
 from dataset.clip import find_masks, natural_order, open_clip
@@ -260,6 +263,25 @@ def test_a_video_with_a_colon_in_its_name_is_no_url(tmp_path, monkeypatch):
     write_video(tmp_path / "12:30.mp4", [frame for frame, _ in draw_clip(3, 48, 64, 1, seed=0)])
     monkeypatch.chdir(tmp_path)
     assert len(VideoFrames(Path("12:30.mp4")).names) == 3
+
+
+def test_a_name_that_is_utf8_in_a_locale_that_is_not(tmp_path):
+    write_video(tmp_path / "café.mp4", [frame for frame, _ in draw_clip(3, 48, 64, 1, seed=0)])
+    code = "import sys; from pathlib import Path; from dataset.video_reader import VideoFrames\n" \
+           "print(len(VideoFrames(next(Path(sys.argv[1]).glob('*.mp4'))).names))"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    process = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, env={**os.environ, **plain}, text=True,
+                             capture_output=True)
+    assert (process.stdout, process.stderr) == ("3\n", "")
+
+
+@pytest.mark.parametrize("fps", [24, 30000 / 1001, 66.667, 143.981, 240])
+def test_overlays_of_any_frame_rate(tmp_path, fps):
+    write_clip(tmp_path, frames=3, height=32, width=48, objects=1, seed=0)
+    video = open_clip(None, tmp_path / "frames", tmp_path / "masks")
+    video.frames.fps = fps
+    write_overlay(video, tmp_path / "masks", davis_palette(), tmp_path / "overlay")
+    assert VideoFrames(tmp_path / "overlay/overlay.mp4").fps == pytest.approx(fps, abs=0.05)
 
 
 def test_names_that_crash_opencv_are_refused(tmp_path):

@@ -176,4 +176,5 @@ def test_words():
     assert first_line(ValueError("\na\nb")) == "a"
     assert first_line(ValueError()) == "ValueError"
     assert is_out_of_memory(OSError(12, "Cannot allocate memory"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 5 GB). Tried to allocate 1 GB."))
     assert not is_out_of_memory(ImportError("libGL.so.1: cannot open shared object file"))

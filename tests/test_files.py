@@ -62,7 +62,9 @@ def test_a_broken_link_is_refused(target, tmp_path):
 def test_our_own_files_may_be_replaced_if_asked(tmp_path):
     folder = tmp_path / "o"
     assert check_replaceable(folder, ["00000"], overwrite=False) == set()
-    put(folder / "00000.png"), put(folder / "overlay/overlay.mp4"), put(folder / ".DS_Store")
+    put(folder / "00000.png"), put(folder / "overlay/overlay.mp4")
+    for name in (".DS_Store", "._00000.png", ".nfs00c1", "@eaDir/00000.png/a.jpg"):     # of the system
+        put(folder / name)
     assert check_replaceable(folder, ["00000"], overwrite=True) == {"00000.png", "overlay/overlay.mp4"}
     with pytest.raises(InputError, match="holds masks already"):
         check_replaceable(folder, ["00000"], overwrite=False)
@@ -143,6 +145,18 @@ def test_names_of_255_bytes(tmp_path):
             assert str(os.getpid()) in partial.name
             partial.write_text("3")
     assert content(tmp_path) == {f"{names[0]}/a": "1", f"{names[1]}/a": "2", f"{names[0]}/{'x' * 251}.png": "3"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="flock")
+def test_output_is_written_where_files_cannot_be_locked(tmp_path, monkeypatch, capsys):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    monkeypatch.setattr("fcntl.flock", flock)
+    replace(tmp_path / "o", a="new")
+    assert content(tmp_path / "o") == {"a": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["o"]
+    assert capsys.readouterr().err == (f"warning: {tmp_path}/o: this file system cannot lock files; make sure that no "
+                                       f"other run writes there\n")
 
 
 def test_locks_keep_others_out_and_leave_nothing(tmp_path):

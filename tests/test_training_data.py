@@ -227,6 +227,15 @@ def test_masks_of_many_kinds_are_taken(tmp_path):
         assert (sample["target"] == 1).float().mean() > 0.02
 
 
+def test_hidden_files_are_no_training_images(tmp_path):
+    folder = static_folder(tmp_path, images=2)
+    for name in ("._p0.jpg", "._p0.png"):                   # of macOS
+        (folder / name).write_bytes(b"x")
+    assert [image.name for image, _ in static_pairs(folder, by_class=False)] == ["p0.jpg", "p1.jpg"]
+    (folder.parent / ".hidden").mkdir()
+    assert len(static_pairs(folder.parent, by_class=True)) == 2
+
+
 def test_exif_does_not_rotate_training_images(tmp_path):
     """As published: the masks of the data sets belong to the images as stored."""
     folder = static_folder(tmp_path, images=1)

@@ -64,7 +64,8 @@ def matplotlib_for(flag: str) -> Iterator[None]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, PyTorch, a library or the system reports a lack of memory."""
-    phrases = ("allocate memory", "can't start new thread", "failed to map segment")
+    phrases = ("allocate memory", "can't start new thread", "failed to map segment", "out of memory",
+               "Invalid buffer size")          # MPS
     return (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
             or any(phrase in str(error) for phrase in phrases))
 

@@ -1,6 +1,7 @@
 """Atomic writes: output is written under a temporary name and then renamed; locks keep other processes out."""
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import zlib
@@ -11,9 +12,10 @@ from tempfile import TemporaryFile
 
 import filelock
 
-from util.cli import DISK_FULL, InputError, deferred_signals
+from util.cli import DISK_FULL, InputError, deferred_signals, warn
 
 TEMPORARY = ".mask_propagation.partial"      # an unmistakable name, since the folder is deleted
+CANNOT_LOCK = {errno.ENOLCK, errno.ENOTSUP, errno.EPERM}     # as on some network file systems
 LOCK, REPLACED = ".mask_propagation.lock", ".mask_propagation.replaced"
 
 
@@ -49,7 +51,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a whole file, see `atomic_file`."""
     with atomic_file(path) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(content.encode(errors="replace") if isinstance(content, str) else content)
 
 
 @contextmanager
@@ -130,6 +132,10 @@ def lock(path: Path) -> Iterator[None]:
         holder.acquire(timeout=0)
     except filelock.Timeout as error:
         raise LockedError(f"{path}: another run is writing there") from error
+    except OSError as error:
+        if error.errno not in CANNOT_LOCK:
+            raise
+        warn(f"{path}: this file system cannot lock files; make sure that no other run writes there")
     try:
         yield
     finally:

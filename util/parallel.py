@@ -1,6 +1,7 @@
 """Work in several threads or processes."""
 from __future__ import annotations
 
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,6 +41,8 @@ def run_jobs(jobs: Sequence[Callable[[], object]], workers: int, unit: str) -> l
     if not jobs:
         return []
     failures = []
+    if os.name == "nt":
+        workers = min(workers, 61)              # the limit of ProcessPoolExecutor
     with ProcessPoolExecutor(workers, initializer=_ignore_signals) as pool, progress_bar(len(jobs), unit) as bar:
         try:
             for future in as_completed([pool.submit(job) for job in jobs]):
