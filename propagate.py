@@ -61,7 +61,7 @@ def main() -> None:
     from inference.evaluation import run_settings
     from inference.overlay import write_overlay
     from inference.passes import frame_ranges
-    from inference.propagation import PropagationConfig, Timer, load_for_propagation
+    from inference.propagation import PropagationConfig, Run, Timer, load_for_propagation
     from inference.results import REPORT_FILES, check_output_is_not_input, check_replaceable
     from inference.scoring import read_csv, score_video, table, write_csv
     from util.device import allow_tf32, peak_memory, pick_device
@@ -102,7 +102,7 @@ def main() -> None:
         with progress_bar(len(forward) + len(backward), "frames") as bar:
             confidences = propagate_clip(network, video, config, args.direction, folder, palette, timer, bar.increment,
                                          args.confidence)
-        memory, failure = peak_memory(device), None
+        made, failure = Run(device.type, 1, timer.seconds, timer.frames, peak_memory(device)), None
         extras = {}
         if args.overlay:
             extras["overlay"] = partial(write_overlay, video, folder, palette)
@@ -117,7 +117,7 @@ def main() -> None:
                 if scores:
                     write_csv(scores, csv, network.variant, settings["model"])
                 write_report(page, f"propagate: {output.name}", [(video, folder)], scores,
-                             speed_and_memory(timer, [memory], device), settings_rows(network, args.model, settings) |
+                             speed_and_memory([made]), settings_rows(network, args.model, settings) |
                              {"direction": args.direction, "baseline": args.baseline}, baseline, errors.values())
             extras["report"] = write_scores
         for name, write in extras.items():

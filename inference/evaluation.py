@@ -16,7 +16,7 @@ import torch
 
 from dataset.image_io import write_mask
 from dataset.video import Video
-from inference.propagation import PropagationConfig, Timer, load_for_propagation, propagate
+from inference.propagation import PropagationConfig, Run, Timer, load_for_propagation, propagate
 from inference.results import check_output_is_not_input, check_replaceable
 from inference.scoring import ObjectScore, read_csv, score, table, write_csv
 from inference.submission import check_zip_path, write_submission
@@ -77,11 +77,11 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
         if lite_stands_in:
             warn(LITE_STANDS_IN)
     timer = Timer()
-    failed = _propagate_videos(to_do, network, config, palette, settings, args, timer, group.rank == 0)
-    results = group.gather((timer.seconds, timer.frames, len(mine) - len(to_do), failed, peak_memory(device)))
+    failed = _propagate_videos(to_do, network, config, palette, settings, args, timer, group)
+    results = group.gather((timer.seconds, timer.frames, len(mine) - len(to_do), failed))
     if group.rank > 0:
         return 0
-    seconds, frames, skipped, failures, memory = zip(*results, strict=True)
+    seconds, frames, skipped, failures = zip(*results, strict=True)
     if any(skipped):
         print(f"{sum(skipped)} of {len(videos)} videos were finished already and skipped (--overwrite redoes them)")
     print(f"Total processing time: {max(seconds)}")
@@ -105,9 +105,9 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
             report = args.output / "report.html"
             write_report(report, f"{Path(sys.argv[0]).stem}: {args.output.resolve().name}",
                          [(video, args.output / video.name) for video in videos], scores,
-                         speed_and_memory(Timer(sum(seconds), sum(frames)), memory, device, group.world_size),
+                         speed_and_memory(_runs(args.output, [row.video for row in scores])),
                          settings_rows(network, args.model, settings) | {"baseline": args.baseline}, baseline,
-                         [*_notes(videos, scores, failed, sum(skipped)), *[LITE_STANDS_IN] * lite_stands_in])
+                         [*_notes(videos, scores, failed), *[LITE_STANDS_IN] * lite_stands_in])
             print(f"report: {report}")
         if lite_stands_in:
             print(f"warning: {LITE_STANDS_IN}")
@@ -124,42 +124,42 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
     return 2 if failed or problems else 0
 
 
-def _notes(videos: list[Video], scores: list[ObjectScore], failed: list[str], skipped: int) -> list[str]:
-    """Lines for a report: the videos that failed, those without scores, and how many earlier runs had finished."""
+def _notes(videos: list[Video], scores: list[ObjectScore], failed: list[str]) -> list[str]:
+    """Lines for a report: the videos that failed, and those without scores."""
     scored = {row.video for row in scores}
     groups = {"failed": failed,
               "without scores": [video.name for video in videos if video.name not in {*scored, *failed}]}
-    notes = [f"{kind}: {', '.join(names)} ({len(names)} of {len(videos)} videos)"
-             for kind, names in groups.items() if names]
-    if skipped:
-        notes.append(f"{skipped} of {len(videos)} videos were finished by earlier runs: they count in the scores, but "
-                     f"not in the speed and memory")
-    return notes
+    return [f"{kind}: {', '.join(names)} ({len(names)} of {len(videos)} videos)"
+            for kind, names in groups.items() if names]
 
 
 def _propagate_videos(videos: list[Video], network: PropagationNetwork, config: PropagationConfig,
                       palette: bytes | None, settings: dict, args: argparse.Namespace, timer: Timer,
-                      show_bar: bool) -> list[str]:
+                      group: ProcessGroup) -> list[str]:
     """Propagate masks through the videos and write them; returns the names of the videos that failed.
 
     A video that another run is writing to the same folder is waited for.
     """
-    failed, locked, queue = [], set(), deque(videos)
+    failed, locked, queue, device = [], set(), deque(videos), next(network.parameters()).device
     frames = sum(len(video.frames.names) for video in videos)
-    with progress_bar(frames, "frames") if show_bar and videos else nullcontext() as bar:
+    with progress_bar(frames, "frames") if group.rank == 0 and videos else nullcontext() as bar:
         while queue:
             video = queue.popleft()
             folder, names = args.output / video.name, video.frames.names
             try:
                 if args.overwrite or not _is_finished(video, args.output, settings):    # by another run, meanwhile
                     video.check()
+                    before = Timer(timer.seconds, timer.frames)
                     with atomic_folder(folder, check_replaceable(folder, names, overwrite=True)) as partial:
                         masks = ((partial / f"{names[result.index]}.png", result.label_map, palette) for result in
                                  propagate(config.new_core(network), video, config, range(len(names)), timer))
                         for _ in map_in_threads(lambda mask: write_mask(*mask), masks, workers=1):
                             if bar:
                                 bar.increment()
-                        write_atomic(_settings_file(args.output, video), json.dumps(settings, indent=1))
+                        run = Run(device.type, group.world_size, timer.seconds - before.seconds,
+                                  timer.frames - before.frames, peak_memory(device))
+                        write_atomic(_settings_file(args.output, video.name),
+                                     json.dumps({**settings, "run": run._asdict()}, indent=1))
             except LockedError:
                 if video.name not in locked:
                     warn(f"{video.name}: another run is writing it; trying again later")
@@ -179,7 +179,7 @@ def _is_finished(video: Video, output: Path, settings: dict) -> bool:
         return False
     if not all((folder / f"{name}.png").is_file() for name in video.output_names()):
         return False
-    path = _settings_file(output, video)
+    path = _settings_file(output, video.name)
     before = json.loads(path.read_text()) if path.exists() else settings
     for name, value in settings.items():
         if before.get(name) != value:
@@ -188,8 +188,15 @@ def _is_finished(video: Video, output: Path, settings: dict) -> bool:
     return True
 
 
-def _settings_file(output: Path, video: Video) -> Path:
-    return output / ".settings" / f"{video.name}.json"
+def _runs(output: Path, names: list[str]) -> list[Run]:
+    """How the masks of videos were made, also by earlier runs; those of earlier versions do not tell."""
+    files = [_settings_file(output, name) for name in dict.fromkeys(names)]
+    runs = [json.loads(path.read_text()).get("run") for path in files if path.exists()]
+    return [Run(**run) for run in runs if run]
+
+
+def _settings_file(output: Path, name: str) -> Path:
+    return output / ".settings" / f"{name}.json"
 
 
 def run_settings(args: argparse.Namespace, config: PropagationConfig, device: torch.device) -> dict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +71,22 @@ class Timer:
     """Seconds and frames of propagation, without reading and writing files."""
     seconds: float = 0.0
     frames: int = 0
+
+
+class Run(NamedTuple):
+    """How the masks of a video were made.
+
+    Attributes:
+        device: its type.
+        processes: number of processes that divided the videos among them.
+        seconds, frames: see `Timer`.
+        memory: peak of the process so far, see `util.device.peak_memory`.
+    """
+    device: str
+    processes: int
+    seconds: float
+    frames: int
+    memory: Mapping[str, float]
 
 
 class Prediction(NamedTuple):

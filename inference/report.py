@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
@@ -19,7 +20,7 @@ from PIL import Image
 from dataset.image_io import read_mask
 from dataset.video import Video
 from inference.overlay import draw_overlay
-from inference.propagation import Timer
+from inference.propagation import Run, Timer
 from inference.scoring import (
     FrameScore,
     ObjectScore,
@@ -100,25 +101,17 @@ def settings_rows(network: PropagationNetwork, weights: Path, settings: Mapping[
             **{name: value for name, value in settings.items() if name != "model"}}
 
 
-def speed_and_memory(timer: Timer, memory: Iterable[Mapping[str, float]], device: torch.device,
-                     processes: int = 1) -> dict[str, str]:
-    """The figures of a run for a report, none if it propagated no frame.
-
-    Args:
-        timer: seconds of all processes together.
-        memory: `util.device.peak_memory` of each process; the largest counts.
-        device: of this process.
-        processes: their number.
-    """
-    peaks = {}
-    for peak in memory:
-        for place, size in peak.items():
-            peaks[place] = max(size, peaks.get(place, 0))
-    if not timer.frames:
-        return {}
-    speed = f"{timer.frames / timer.seconds:.2f} frames/s"
-    return {f"speed per process, {processes} on {device}" if processes > 1 else f"speed on {device}": speed,
-            **{f"peak memory, {place}": f"{size / 1e9:.2f} GB" for place, size in peaks.items()}}
+def speed_and_memory(runs: Iterable[Run]) -> dict[str, str]:
+    """The figures of a report on how its masks were made."""
+    timers, peaks = defaultdict(Timer), {}
+    for run in runs:
+        timer = timers[f"speed per process, {run.processes} on {run.device}" if run.processes > 1 else
+                       f"speed on {run.device}"]
+        timer.seconds, timer.frames = timer.seconds + run.seconds, timer.frames + run.frames
+        for place, size in run.memory.items():
+            peaks[f"peak memory, {place}"] = max(size, peaks.get(f"peak memory, {place}", 0))
+    return {**{name: f"{timer.frames / timer.seconds:.2f} frames/s" for name, timer in timers.items() if timer.frames},
+            **{name: f"{size / 1e9:.2f} GB" for name, size in peaks.items()}}
 
 
 def _difference(value: float | None) -> str:

@@ -132,6 +132,10 @@ def test_objects_without_an_input_mask_are_background_in_images(tmp_path):
 def test_report_of_a_run(evaluate16, finished16, tmp_path):
     out = shutil.copytree(finished16, tmp_path / "out")
     shutil.rmtree(out / "cow")
+    for name, seconds in (("bear", 3), ("dog", 1)):             # finished by earlier runs, on another machine
+        path = out / f".settings/{name}.json"
+        run = {"device": "cuda", "processes": 2, "seconds": seconds, "frames": 100, "memory": {"GPU": seconds * 1e9}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"run": run}))
     printed, _ = evaluate16(out, "--report")
     assert f"report: {out}/report.html" in printed
     text = (out / "report.html").read_text()
@@ -147,9 +151,11 @@ def test_report_of_a_run(evaluate16, finished16, tmp_path):
     for source in page.images():
         image = Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))))
         assert image.size == (400, round(400 * HEIGHT / WIDTH))
-    for part in ("2 of 3 videos were finished by earlier runs", "frames/s", "peak memory, RAM", "crc32:",
-                 "kernel_sigma", "eval_davis_2016 --size -1"):
+    for part in ("crc32:", "kernel_sigma", "eval_davis_2016 --size -1"):
         assert part in page.text
+    for name, figure in (("speed per process, 2 on cuda", "50.00 frames/s"), ("speed on cpu", r"\d+\.\d\d frames/s"),
+                         ("peak memory, GPU", "3.00 GB"), ("peak memory, RAM", r"\d\.\d\d GB")):
+        assert re.search(f"<dt>{name}</dt><dd>{figure}</dd>", text)
     links = {value for _, attributes in page.tags for name, value in attributes.items()
              if name in ("href", "src", "xlink:href") and not value.startswith(("#", "data:image/jpeg"))}
     assert not links
