@@ -105,7 +105,7 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
             report = args.output / "report.html"
             write_report(report, f"{Path(sys.argv[0]).stem}: {args.output.resolve().name}",
                          [(video, args.output / video.name) for video in videos], scores,
-                         speed_and_memory(_runs(args.output, [row.video for row in scores])),
+                         speed_and_memory(_runs(args.output, [video for video in videos if video.name not in failed])),
                          settings_rows(network, args.model, settings) | {"baseline": args.baseline}, baseline,
                          [*_notes(videos, scores, failed), *[LITE_STANDS_IN] * lite_stands_in])
             print(f"report: {report}")
@@ -158,7 +158,7 @@ def _propagate_videos(videos: list[Video], network: PropagationNetwork, config: 
                                 bar.increment()
                         run = Run(device.type, group.world_size, timer.seconds - before.seconds,
                                   timer.frames - before.frames, peak_memory(device))
-                        write_atomic(_settings_file(args.output, video.name),
+                        write_atomic(_settings_file(args.output, video),
                                      json.dumps({**settings, "run": run._asdict()}, indent=1))
             except LockedError:
                 if video.name not in locked:
@@ -179,7 +179,7 @@ def _is_finished(video: Video, output: Path, settings: dict) -> bool:
         return False
     if not all((folder / f"{name}.png").is_file() for name in video.output_names()):
         return False
-    path = _settings_file(output, video.name)
+    path = _settings_file(output, video)
     before = json.loads(path.read_text()) if path.exists() else settings
     for name, value in settings.items():
         if before.get(name) != value:
@@ -188,15 +188,15 @@ def _is_finished(video: Video, output: Path, settings: dict) -> bool:
     return True
 
 
-def _runs(output: Path, names: list[str]) -> list[Run]:
+def _runs(output: Path, videos: list[Video]) -> list[Run]:
     """How the masks of videos were made, also by earlier runs; those of earlier versions do not tell."""
-    files = [_settings_file(output, name) for name in dict.fromkeys(names)]
+    files = [_settings_file(output, video) for video in videos]
     runs = [json.loads(path.read_text()).get("run") for path in files if path.exists()]
     return [Run(**run) for run in runs if run]
 
 
-def _settings_file(output: Path, name: str) -> Path:
-    return output / ".settings" / f"{name}.json"
+def _settings_file(output: Path, video: Video) -> Path:
+    return output / ".settings" / f"{video.name}.json"
 
 
 def run_settings(args: argparse.Namespace, config: PropagationConfig, device: torch.device) -> dict:
