@@ -74,9 +74,11 @@ class InferenceCore:
         """Segment the next frame.
 
         Args:
-            image: (3, H, W), normalised with the ImageNet mean and standard deviation; all frames have the same size.
-            mask: (H, W) integers, the input mask of an annotated frame. A new label is an object to be tracked from
-                this frame on; a known label is corrected. Other objects keep their prediction where the mask is 0.
+            image: (3, H, W) floating-point, normalised with the ImageNet mean and standard deviation; all frames have
+                the same size.
+            mask: (H, W) integers, the input mask of an annotated frame. A new label, 1 to 255, is an object to be
+                tracked from this frame on; a known label is corrected. Other objects keep their prediction where the
+                mask is 0.
             input_labels: the labels that the mask annotates, where they are not just its non-zero values: a label
                 without a pixel marks its object as absent from this frame.
 
@@ -84,9 +86,11 @@ class InferenceCore:
             (K+1, H, W) probabilities, background first, then ``labels`` in order. K is 0 before the first mask.
 
         Raises:
-            ValueError: the frame has fewer than 16 pixels on a side or another size than the frames before it, or the
-                mask has another size than the frame.
+            ValueError: the frame has another shape or type, fewer than 16 pixels on a side, or another size than the
+                frames before it; or the mask has another size or type, or labels are out of range.
         """
+        if image.dim() != 3 or len(image) != 3 or not image.is_floating_point():
+            raise ValueError(f"frame of {image.dtype} {tuple(image.shape)}: it must be floating-point (3, H, W)")
         height, width = image.shape[-2:]
         if min(height, width) < STRIDE:
             raise ValueError(f"frame of {width}x{height} pixels: both sides need at least {STRIDE}")
@@ -94,25 +98,34 @@ class InferenceCore:
             raise ValueError(f"mask of size {tuple(mask.shape)} for a frame of size {(height, width)}")
         if self._size not in (None, (height, width)):
             raise ValueError(f"frame of {width}x{height} pixels: the frames before it have another size")
-        self._size = height, width
+        if mask is not None and mask.is_floating_point():
+            raise ValueError(f"mask of {mask.dtype}: it must be integers, the labels of the objects")
+        if mask is not None and input_labels is None:
+            input_labels = [label for label in mask.unique().tolist() if label]
+        input_labels = list(dict.fromkeys(map(int, input_labels or ())))
+        if not all(0 < label < 256 for label in input_labels):
+            raise ValueError(f"labels {input_labels}: they must be from 1 to 255")
         zeros = padding(height, width)
-        image = F.pad(image.to(self.device, non_blocking=self.device.type == "cuda"), zeros)
+        image = F.pad(image.to(self.device, torch.float32, non_blocking=self.device.type == "cuda"), zeros)
 
         with torch.autocast(self.device.type, _half_type(self.device)) if self.amp else nullcontext():
             self._memorize_latest()
             query = self.network.encode_query(_batch(image)) if self.labels else None
             probabilities = image.new_ones(1, *image.shape[1:]) if query is None else self._segment(query)
-        self._since_memory_frame += 1
-        if mask is not None and input_labels is None:
-            input_labels = [label for label in mask.unique().tolist() if label]
+        labels, groups, latest, since_memory_frame = self.labels, self._groups, None, self._since_memory_frame + 1
         if input_labels:
-            probabilities = self._apply_mask(probabilities, F.pad(mask.to(self.device), zeros), input_labels)
-            self._since_memory_frame = 0
-        if self.labels:
-            temporary = self._since_memory_frame not in (0, self.mem_every)
-            self._since_memory_frame %= self.mem_every
-            self._latest = _LatestFrame(image, probabilities, query if self.network.shares_keys else None, temporary)
-        return crop(probabilities, height, width)
+            labels, groups, probabilities = self._apply_mask(probabilities, F.pad(mask.to(self.device), zeros),
+                                                             input_labels)
+            since_memory_frame = 0
+        if labels:
+            temporary = since_memory_frame not in (0, self.mem_every)
+            since_memory_frame %= self.mem_every
+            latest = _LatestFrame(image, probabilities, query if self.network.shares_keys else None, temporary)
+        result = crop(probabilities, height, width).clone()         # the caller may change it
+        # A step that fails before this line can be repeated.
+        self.labels, self._groups, self._latest = labels, groups, latest
+        self._since_memory_frame, self._size = since_memory_frame, (height, width)
+        return result
 
     @torch.inference_mode()
     def copy(self) -> InferenceCore:
@@ -144,15 +157,18 @@ class InferenceCore:
                     .T.unflatten(0, (group.size, -1)).unflatten(2, (height, width)) for group in self._groups]
         return aggregate(self.network.segment(query, torch.cat(readouts)[None])[0])
 
-    def _apply_mask(self, probabilities: Tensor, mask: Tensor, input_labels: list[int]) -> Tensor:
-        """Replace the predictions of the annotated objects by the input mask, and add new objects."""
+    def _apply_mask(self, probabilities: Tensor, mask: Tensor,
+                    input_labels: list[int]) -> tuple[list[int], list[_ObjectGroup], Tensor]:
+        """Replace the predictions of the annotated objects by the input mask, and add new objects.
+
+        Returns the labels, groups and probabilities of all objects.
+        """
         objects = dict(zip(self.labels, probabilities[1:] * (mask == 0), strict=True))
         new = [label for label in input_labels if label not in objects]
-        self.labels += new
         sizes = [len(new)] if self.network.shares_keys else [1] * len(new)
-        self._groups += [_ObjectGroup(size, MemoryBank(self.max_memory_frames)) for size in sizes if size]
+        groups = [_ObjectGroup(size, MemoryBank(self.max_memory_frames)) for size in sizes if size]
         objects |= {label: (mask == label).to(probabilities.dtype) for label in input_labels}
-        return aggregate(torch.stack([objects[label] for label in self.labels]))
+        return list(objects), self._groups + groups, aggregate(torch.stack(list(objects.values())))
 
 
 def to_label_map(probabilities: Tensor, labels: list[int], size: tuple[int, int]) -> Tensor:

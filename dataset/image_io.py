@@ -31,13 +31,14 @@ def read_image(path: Path) -> Image.Image:
     return image
 
 
-def check_regular_file(path: Path) -> None:
+def check_regular_file(path: Path | str) -> None:
     """Raise InputError unless the file exists and can be read without waiting, unlike a FIFO."""
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
 
 
-def read_frame(path: Path, exif_rotation: bool = False) -> np.ndarray:
+def read_frame(path: Path | str, exif_rotation: bool = False) -> np.ndarray:
     """The image as (H, W, 3) uint8 RGB, rotated as its EXIF data says on request: the published loaders ignore it."""
     image = ImageOps.exif_transpose(read_image(path)) if exif_rotation else read_image(path)
     if image.mode.startswith(("I", "F")):
@@ -45,7 +46,7 @@ def read_frame(path: Path, exif_rotation: bool = False) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def read_mask(path: Path, show_warnings: bool = False) -> np.ndarray:
+def read_mask(path: Path | str, show_warnings: bool = False) -> np.ndarray:
     """The mask as (H, W) integers: 0 is the background, every other value one object.
 
     Palette and grey images contain the labels themselves. An RGB image is a mask if it is grey, or if all its colours

@@ -23,18 +23,24 @@ class OnnxCore:
         max_memory_frames: keep the first and the most recent memory frames, this many in total, at least 2; None: all.
         options: of the sessions, such as the number of threads.
         providers: of ONNX Runtime.
+
+    Raises:
+        ValueError: ``mem_every`` or ``max_memory_frames`` is too small.
     """
 
     def __init__(self, folder: Path | str, mem_every: int = 5, max_memory_frames: int | None = None,
                  options: onnxruntime.SessionOptions | None = None, providers: Sequence = ("CPUExecutionProvider",)):
         import onnxruntime
+        if mem_every < 1 or (max_memory_frames is not None and max_memory_frames < 2):
+            raise ValueError(f"mem_every is {mem_every}, max_memory_frames {max_memory_frames}: must be at least 1, 2")
         self.sessions = {name: onnxruntime.InferenceSession(Path(folder, f"{name}.onnx"), options, list(providers))
                          for name in FILES}
         self.size = tuple(self.sessions["encode_query"].get_inputs()[0].shape[2:])      # multiples of 16
         self.mem_every, self.max_memory_frames = mem_every, max_memory_frames
         self.memory: list[tuple[np.ndarray, np.ndarray]] = []       # keys and values of frames, see `_memorize`
         self.index = 0
-        self.latest: dict[str, np.ndarray] | None = None
+        self.frame_size: tuple[int, int] | None = None
+        self.latest: dict[str, np.ndarray] = {}                     # until it is memorised
 
     def step(self, frame: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """Segment the next frame.
@@ -48,25 +54,34 @@ class OnnxCore:
             (H, W) uint8, the label of each pixel.
 
         Raises:
-            ValueError: the frame or the mask has another size, or the first frame has no mask.
+            ValueError: the frame or the mask has another size or type, the first frame has no mask, or the mask has no
+                object.
         """
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise ValueError(f"frame of {frame.dtype} {frame.shape}: it must be uint8 (H, W, 3), RGB")
         height, width = frame.shape[:2]
         down, across = self.size[0] - height, self.size[1] - width
         if not (0 <= down < 16 and 0 <= across < 16):
             raise ValueError(f"frame of {width}x{height} pixels: the files are for {self.size[1]}x{self.size[0]}")
-        if mask is not None and mask.shape != (height, width):
-            raise ValueError(f"mask of size {mask.shape} for a frame of size {(height, width)}")
         borders = (down // 2, down - down // 2), (across // 2, across - across // 2)
         image = np.pad((frame / np.float32(255) - MEAN) / STD, (*borders, (0, 0))).transpose(2, 0, 1)[None]
-        if mask is None and self.latest is None:
-            raise ValueError("the first frame needs a mask")
         if mask is None:
-            self._memorize(**self.latest)
+            if self.frame_size is None:
+                raise ValueError("the first frame needs a mask")
+            if self.frame_size != (height, width):
+                raise ValueError(f"frame of {width}x{height} pixels: the frames before it have another size")
+            if self.latest:
+                self._memorize(**self.latest)
             query = self._run("encode_query", image=image)
             masks = self._run("segment", readouts=self._read(query["key"]), **query)["masks"][0]
         else:
-            self.labels, self.memory, self.index = np.setdiff1d(mask, 0), [], 0
+            if mask.dtype.kind not in "iub" or mask.shape != (height, width) or mask.min() < 0 or mask.max() > 255:
+                raise ValueError(f"mask of {mask.dtype} {mask.shape}: it must be integers from 0 to 255, of size "
+                                 f"{(height, width)}")
+            if not mask.any():
+                raise ValueError("the mask has no object")
             query = self._run("encode_query", image=image)
+            self.labels, self.memory, self.index, self.frame_size = np.setdiff1d(mask, 0), [], 0, (height, width)
             masks = np.pad(mask == self.labels[:, None, None], ((0, 0), *borders)).astype(np.float32)
         probabilities = aggregate(masks)
         self.latest = {"image": image, "masks": probabilities[None, 1:], **query}
@@ -75,15 +90,15 @@ class OnnxCore:
 
     def _memorize(self, **latest: np.ndarray) -> None:
         """Store the latest frame as (key, value): (G, locations, channels), for G groups of objects that share keys."""
+        encoded = self._run("memorize", **latest)
         if self.index and self.index % self.mem_every != 1 % self.mem_every:       # the frame before was temporary
             self.memory.pop()
-        encoded = self._run("memorize", **latest)
         key = encoded.get("key", latest["key"])             # objects of lite share the key of the query
         self.memory.append(tuple(np.ascontiguousarray(rows.reshape(len(key), -1, rows[0, 0].size).swapaxes(1, 2))
                                  for rows in (key, encoded["value"])))
         if self.index % self.mem_every == 0 and len(self.memory) > (self.max_memory_frames or len(self.memory)):
             del self.memory[1]
-        self.index += 1
+        self.index, self.latest = self.index + 1, {}        # so that a step that fails later can be repeated
 
     def _read(self, query: np.ndarray) -> np.ndarray:
         """Return the readouts (1, K, C_v, h, w) of all objects."""

@@ -167,8 +167,8 @@ def check_memory(name: str, size: tuple[int, int], device: torch.device) -> None
 def preprocess_frame(frame: np.ndarray, device: torch.device, size: tuple[int, int]) -> Tensor:
     """(H, W, 3) uint8 RGB -> (3, *size) float on the device, normalised, then resized (bicubic)."""
     on_gpu = device.type == "cuda"              # on MPS, an asynchronous copy may read memory that has been freed
-    pixels = torch.tensor(frame, pin_memory=on_gpu).to(device, non_blocking=on_gpu).permute(2, 0, 1)
-    image = normalize(pixels)
+    pixels = torch.tensor(np.ascontiguousarray(frame), pin_memory=on_gpu)
+    image = normalize(pixels.to(device, non_blocking=on_gpu).permute(2, 0, 1))
     if tuple(image.shape[1:]) != size:
         image = F.interpolate(image[None], size, mode="bicubic", align_corners=False)[0]
     return image
@@ -176,4 +176,5 @@ def preprocess_frame(frame: np.ndarray, device: torch.device, size: tuple[int, i
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
     """(H, W) labels -> size, int64, resized (nearest)."""
-    return F.interpolate(torch.from_numpy(mask)[None, None].float(), size, mode="nearest")[0, 0].long()
+    labels = torch.tensor(np.ascontiguousarray(mask)).float()
+    return F.interpolate(labels[None, None], size, mode="nearest")[0, 0].long()

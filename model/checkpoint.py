@@ -92,6 +92,7 @@ def read_network(path: str | os.PathLike) -> PropagationNetwork:
     stem = state.get("mask_rgb_encoder.conv1.weight")
     with torch.device("meta"):               # weights that are replaced need no memory and no initialisation
         network = build(variant_of(state), single_object=stem is not None and stem.dim() == 4 and stem.shape[1] == 4)
+    network.float()
     load_state(network, state, path, assign=True)
     return network
 

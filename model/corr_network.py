@@ -66,8 +66,9 @@ class Correspondence:
         """
         if tuple(mask.shape[1:]) != self.source_size:
             raise ValueError(f"mask of {tuple(mask.shape[1:])} pixels, the source has {self.source_size}")
-        pooled = F.avg_pool2d(F.pad(mask.float(), padding(*self.source_size)), STRIDE)
-        return self._upsample(self.transfer(pooled))
+        with_ones = torch.cat([mask.float(), torch.ones_like(mask[:1], dtype=torch.float32)])
+        pooled = F.avg_pool2d(F.pad(with_ones, padding(*self.source_size)), STRIDE)
+        return self._upsample(self.transfer(pooled[:-1] / pooled[-1:]))         # means without the padding
 
     def heat(self, points: Sequence[tuple[float, float]]) -> Tensor:
         """Return the transferred one-hot map (H', W') of the source locations that hold the pixels (x, y)."""

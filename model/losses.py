@@ -31,8 +31,9 @@ def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, selector: Tensor,
     """
     ratio, losses = hard_pixel_ratio(iteration), []
     for image, labels, present in zip(logits, target, selector, strict=True):
-        classes = 1 + int(present.sum())
-        loss = F.cross_entropy(image[None, :classes], labels[None], reduction="none").flatten()
+        missing = torch.cat([present.new_ones(1), present]).to(image.device) == 0
+        scores = image.masked_fill(missing[:, None, None], -torch.inf)
+        loss = F.cross_entropy(scores[None], labels[None], reduction="none").flatten()
         if ratio < 1:
             loss = loss.topk(int(ratio * loss.numel())).values
         losses.append(loss.mean())

@@ -167,7 +167,7 @@ def grouped_argmax(scores: Tensor) -> Tensor:
     maxima = torch.cat([scores[..., :groups * ROWS_IN_GROUP, :].unflatten(-2, (groups, ROWS_IN_GROUP)).amax(-2),
                         scores[..., -ROWS_IN_GROUP:, :].amax(-2, keepdim=True)], -2)
     first = (maxima.max(-2, keepdim=True).indices * ROWS_IN_GROUP).clamp_(max=length - ROWS_IN_GROUP)
-    rows = first + torch.arange(ROWS_IN_GROUP).unsqueeze(-1)
+    rows = first + torch.arange(ROWS_IN_GROUP, device=scores.device).unsqueeze(-1)
     return rows.gather(-2, scores.gather(-2, rows).max(-2, keepdim=True).indices).squeeze(-2)
 
 
@@ -182,8 +182,8 @@ def grouped_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return scores.topk(k, dim=-1, sorted=False)
     groups = length // GROUP_SIZE
     _, best = grouped_topk(scores[..., :groups * GROUP_SIZE].unflatten(-1, (GROUP_SIZE, groups)).amax(-2), k)
-    indices = (best.unsqueeze(-2) + groups * torch.arange(GROUP_SIZE).unsqueeze(-1)).flatten(-2)
-    rest = torch.arange(groups * GROUP_SIZE, length).expand(*indices.shape[:-1], -1)
+    indices = (best.unsqueeze(-2) + groups * torch.arange(GROUP_SIZE, device=scores.device).unsqueeze(-1)).flatten(-2)
+    rest = torch.arange(groups * GROUP_SIZE, length, device=scores.device).expand(*indices.shape[:-1], -1)
     indices = torch.cat([indices, rest], -1)
     values, positions = scores.gather(-1, indices).topk(k, dim=-1, sorted=False)
     return values, indices.gather(-1, positions)

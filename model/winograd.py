@@ -110,7 +110,7 @@ class _WorkingMemory:
         sizes = max(stripe, size ** 2 * count * channels), half, size ** 2 * channels * outputs
         if len(_kept.elements) < sum(sizes):
             with torch.inference_mode(False):           # so that it can be written to with and without this mode
-                _kept.elements = torch.empty(max(sum(sizes), MEMORY))
+                _kept.elements = torch.empty(max(sum(sizes), MEMORY), dtype=torch.float32, device="cpu")
         # The stripe is no longer needed when its tiles replace it.
         self.tiles, self.half, self.filters = _kept.elements[:sum(sizes)].split(sizes)
         self.line = tile * columns, channels

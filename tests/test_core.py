@@ -1,4 +1,6 @@
 """The stream: what it keeps, what it computes, and what it does with objects given late or again."""
+import re
+
 import pytest
 import torch
 
@@ -139,6 +141,38 @@ def test_wrong_sizes_are_refused(network, frame, mask, message):
         InferenceCore(network).step(frame, mask)
 
 
+@pytest.mark.parametrize(("frame", "mask", "labels", "message"), [
+    (torch.zeros(1, 3, 40, 56), None, None, "frame of torch.float32 (1, 3, 40, 56): it must be"),
+    (torch.zeros(40, 56), None, None, "it must be floating-point (3, H, W)"),
+    (torch.zeros(3, 40, 56, dtype=torch.uint8), None, None, "it must be floating-point (3, H, W)"),
+    (image(), square(1) / 2, None, "mask of torch.float32: it must be integers"),
+    (image(), -square(1), None, "labels [-1]: they must be from 1 to 255"),
+    (image(), square(1), [0, 1], "labels [0, 1]: they must be from 1 to 255"),
+    (image(), square(256), None, "labels [256]: they must be from 1 to 255"),
+])
+def test_frames_and_masks_of_other_kinds_are_refused(network, frame, mask, labels, message):
+    core = InferenceCore(network)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        core.step(frame, mask, labels)
+    core.step(image(0, 48, 48))                     # as the first frame
+
+
+def test_types_of_frames_and_masks_do_not_matter(network):
+    core, other = InferenceCore(network), InferenceCore(network)
+    assert torch.equal(core.step(image(), square(1)), other.step(image().double(), square(1) > 0, [1, 1]))
+    assert other.labels == [1]
+    assert type(other.labels[0]) is int
+    assert torch.equal(core.step(image(1)), other.step(image(1).double()))
+
+
+def test_a_changed_result_does_not_change_the_memory(network):
+    core, other = InferenceCore(network), InferenceCore(network)
+    for each in (core, other):
+        result = each.step(image(0, 48, 64), square(1, height=48, width=64)).numpy()
+    result *= 255
+    assert torch.equal(core.step(image(1, 48, 64)), other.step(image(1, 48, 64)))
+
+
 @pytest.mark.parametrize("name", ["top_k", "kernel_sigma", "mem_every", "max_memory_frames"])
 def test_settings_must_be_positive(network, name):
     with pytest.raises(ValueError, match=f"{name} is 0, but it must be positive"):
@@ -156,6 +190,19 @@ def test_a_step_that_failed_can_be_repeated(network, monkeypatch):
                 core.step(image(1))
     assert torch.equal(core.step(image(1)), other.step(image(1)))
     assert len(core._groups[0].bank) == 1
+
+
+def test_a_step_whose_mask_failed_can_be_repeated(network, monkeypatch):
+    core, other = InferenceCore(network, mem_every=2), InferenceCore(network, mem_every=2)
+    for index in range(4):
+        mask = square(index + 1, left=10 * index) if index != 1 else None
+        with monkeypatch.context() as patch:
+            patch.setattr("inference_core.aggregate", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                core.step(image(index), square(9) if mask is None else mask)
+        assert torch.equal(core.step(image(index), mask), other.step(image(index), mask))
+        assert core.labels == other.labels
+    assert [len(group.bank) for group in core._groups] == [len(group.bank) for group in other._groups]
 
 
 def test_a_change_of_size_is_refused_also_within_one_padded_size(network):

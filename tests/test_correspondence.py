@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import ROOT
 
 from dataset.image_io import read_frame
 from inference.propagation import preprocess_frame
@@ -58,6 +59,12 @@ def test_a_mask_follows_too(pair):
     assert ((moved[0] > 0.5) & truth).sum() > 0.7 * ((moved[0] > 0.5) | truth).sum()
 
 
+def test_padding_does_not_darken_the_border():
+    small = torch.randn(3, 40, 54)
+    moved = Correspondence(lite_network().eval(), small, small).transfer_mask(torch.ones(1, 40, 54))
+    torch.testing.assert_close(moved, torch.ones(1, 40, 54), atol=1e-4, rtol=0)
+
+
 def test_heat_is_scaled_and_clipped_as_published(pair):
     heat, raw = pair.heat_map([(250, 180)]), pair.heat([(250, 180)])
     torch.testing.assert_close(heat, (2 * raw / raw.max()).clamp(max=1))
@@ -72,6 +79,15 @@ def test_padding_counts_for_the_cell():
     assert location_of_pixel(11, 9, *pair.source_size) == (0, 0)
     assert location_of_pixel(12, 10, *pair.source_size) == (1, 1)
     assert location_of_pixel(-5, 1000, *pair.source_size) == (1, 0)
+
+
+def test_example_of_the_docs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    block = (ROOT / "docs/correspondences.md").read_text().split("```python\n")[1].split("```")[0]
+    names = {}
+    exec(block, names)
+    assert capsys.readouterr().out == "(248, 168)\n"
+    assert names["transferred"].shape == (1, *names["pair"].target_size)
 
 
 def test_reading_in_slices_changes_nothing(pair, monkeypatch):

@@ -51,8 +51,27 @@ def test_files_give_the_masks_of_pytorch(name, weights, tmp_path, monkeypatch, c
         for frame, mask in ((video[0][0], video[0][1]), (video[1][0], None)):      # another video
             assert (other.step(frame, mask) != core.segment_frame(frame, mask)).mean() < 1e-3
         assert len(other.memory) == 1
-    with pytest.raises(ValueError, match="frame of 60x80 pixels: the files are for "):
-        other.step(np.zeros((80, 60, 3), np.uint8))
+    frame, mask = video[0]
+    for wrong, message in (((np.zeros((80, 60, 3), np.uint8),), "frame of 60x80 pixels: the files are for "),
+                           ((frame[1:],), "the frames before it have another size"),
+                           ((frame / 255,), "it must be uint8"),
+                           ((frame, mask / 2), "it must be integers from 0 to 255"),
+                           ((frame, 300 * mask.astype(int)), "it must be integers from 0 to 255"),
+                           ((frame, 0 * mask), "the mask has no object")):
+        with pytest.raises(ValueError, match=message):
+            other.step(*wrong)
+    for options in ({"mem_every": 0}, {"max_memory_frames": 1}):
+        with pytest.raises(ValueError, match="must be at least 1, 2"):
+            onnx_core.OnnxCore(tmp_path, **options)
+    # What is refused changes nothing, and a step that failed can be repeated.
+    expected = core.segment_frame(video[0][0])
+    for failing in ("memorize", "encode_query", "segment"):
+        with monkeypatch.context() as patch:
+            patch.setitem(other.sessions, failing, None)
+            with pytest.raises(AttributeError):
+                other.step(video[0][0])
+    assert (other.step(video[0][0]) != expected).mean() < 1e-3
+    assert len(other.memory) == 2
 
 
 def test_normalisation_is_that_of_the_network():

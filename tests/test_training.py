@@ -77,6 +77,13 @@ def test_the_loss_takes_the_hardest_pixels_of_each_image():
         assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_loss_does_not_depend_on_which_object_is_missing():
+    logits, target = torch.randn(1, 3, 8, 8), torch.randint(0, 2, (1, 8, 8))
+    last = bootstrapped_cross_entropy(logits, target, torch.tensor([[1.0, 0.0]]), 0)
+    first = bootstrapped_cross_entropy(logits[:, [0, 2, 1]], 2 * target, torch.tensor([[0.0, 1.0]]), 0)
+    torch.testing.assert_close(first, last)
+
+
 @pytest.mark.parametrize(("epochs", "last", "changes"), [
     (320, 0.9, {0: 5, 32: 10, 64: 15, 96: 20, 128: 25, 288: 5}),
     (100, 0.8, {0: 5, 10: 10, 20: 15, 30: 20, 40: 25, 80: 5}),

@@ -51,6 +51,19 @@ def test_results_do_not_share_memory_with_later_calls(monkeypatch):
     assert torch.equal(result, copy)
 
 
+def test_global_defaults_of_pytorch_do_not_matter(monkeypatch):
+    monkeypatch.setattr(winograd, "_kept", winograd._Kept())
+    x, weight = torch.randn(1, 4, 9, 9), torch.randn(4, 4, 3, 3)
+    expected = F.conv2d(x, weight, padding=1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found = winograd.convolve(x, weight)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_products_are_the_same_without_onednn(monkeypatch):
     x, weight, offset = example(2, 8, 6, 5, 7)
     expected = winograd.convolve(x, weight, offset)

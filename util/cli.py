@@ -26,8 +26,9 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # The signals that ask a process to end. Windows has no SIGHUP.
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
 
-# Ctrl-C while a script is being imported prints nothing; afterwards, `run` handles it.
-sys.excepthook = lambda kind, *rest: kind is KeyboardInterrupt or sys.__excepthook__(kind, *rest)
+# Ctrl-C while a script is being imported prints nothing; afterwards, `run` handles it. Another program's hook is kept.
+if sys.excepthook is sys.__excepthook__:
+    sys.excepthook = lambda kind, *rest: kind is KeyboardInterrupt or sys.__excepthook__(kind, *rest)
 
 
 class InputError(Exception):
