@@ -103,6 +103,8 @@ class InferenceCore:
         if mask is not None and input_labels is None:
             input_labels = [label for label in mask.unique().tolist() if label]
         input_labels = list(dict.fromkeys(map(int, input_labels or ())))
+        if input_labels and mask is None:
+            raise ValueError("input_labels need a mask")
         if not all(0 < label < 256 for label in input_labels):
             raise ValueError(f"labels {input_labels}: they must be from 1 to 255")
         zeros = padding(height, width)

@@ -93,7 +93,7 @@ def build_data(args: argparse.Namespace, samples_per_iteration: int) -> Training
     if args.stage == 0:
         return static_stage(args.static_root, args.seed, args.size, args.frames)
     if args.stage == 1:
-        return bl30k_stage(args.bl_root, epochs, args.seed, args.size, args.frames, args.files_every, args.max_distance)
+        return bl30k_stage(args.bl_root, epochs, args.seed, args.size, args.frames, args.max_distance)
     return video_stage(args.davis_root, args.yv_root, epochs, args.seed, args.size, args.frames, args.max_distance)
 
 

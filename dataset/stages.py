@@ -104,7 +104,7 @@ def static_stage(root: Path, seed: int, size: int = SIZE, length: int = 3) -> Tr
 
 
 def bl30k_stage(root: Path, epochs: Callable[[int], int], seed: int, size: int = SIZE, length: int = 3,
-                files_every: int = 1, max_distance: int | None = None) -> TrainingSet:
+                max_distance: int | None = None) -> TrainingSet:
     """Return the data of stage 1, BL30K.
 
     Args:
@@ -112,8 +112,7 @@ def bl30k_stage(root: Path, epochs: Callable[[int], int], seed: int, size: int =
         max_distance: of frames, see `max_frame_distance`.
     """
     videos = video_pairs(root / "JPEGImages", root / "Annotations")
-    distance = partial(max_frame_distance, epochs=epochs(len(videos)), last_phase=0.8, files_every=files_every,
-                       limit=max_distance)
+    distance = partial(max_frame_distance, epochs=epochs(len(videos)), last_phase=0.8, limit=max_distance)
     return TrainingSet([(VOSDataset(videos, distance, 0.25, skip_small=True, size=size, length=length), 1)], seed)
 
 

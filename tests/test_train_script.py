@@ -102,7 +102,7 @@ def test_the_published_network_goes_from_stage_to_stage(train, tmp_path):
 def test_debug_logs_every_iteration_and_saves_nothing_at_the_end(train, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     out, _ = train(*LITE, "--id", "x", "--stage", 1, "-i", 3, "--frames", 4, "--top_k", 3, "--kernel_sigma", 2,
-                   "--files_every", 5, "--max_distance", 10, "--encoder_lr", 0.1, "--debug")
+                   "--max_distance", 10, "--encoder_lr", 0.1, "--debug")
     for iteration in range(3):
         losses = re.findall(rf"It      {iteration} \[TRAIN\] \[loss_[123]\]: ([\d.e-]+)$", out, re.M)
         total = float(re.search(rf"It      {iteration} .*total_loss\]: (.*)$", out, re.M).group(1))

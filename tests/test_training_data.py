@@ -314,8 +314,8 @@ def test_videos_that_are_not_there_are_left_out(tmp_path, capsys):
 
 def test_distances_never_shrink_to_nothing(tmp_path):
     root = video_root(tmp_path, videos=1, frames=3)
-    data = bl30k_stage(root / "BL30K", lambda samples: 1, seed=0, size=64, length=5, files_every=10)
-    assert all(data[(epoch, 0)]["frames"].shape == (5, 3, 64, 64) for epoch in range(10))
+    data = video_stage(root / "DAVIS", root / "YouTube", lambda samples: 1, seed=0, size=64, length=5, max_distance=1)
+    assert all(data[(epoch, index)]["frames"].shape == (5, 3, 64, 64) for epoch in range(5) for index in range(6))
 
 
 @pytest.mark.parametrize("value", [1, 2, 38, 255])

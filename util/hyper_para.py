@@ -61,8 +61,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="side of the training crops, a multiple of 16 (default: %(default)s)")
     add("--frames", type=at_least(2), default=3, metavar="T",
         help="frames per sample; the masks of the first are the input (default: %(default)s)")
-    add("--files_every", type=positive_int, default=1, metavar="N",
-        help="for stage 1 with N times the motion of BL30K between files: divides the frame distances (default: 1)")
     add("--max_distance", type=positive_int, metavar="N",
         help="limit the maximum distance of the frames of a sample, for videos (default: the published 5 to 25, by "
              "epoch)")
