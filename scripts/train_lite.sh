@@ -85,5 +85,5 @@ stage a 1100 "700 950" "${videos[@]}" --size 256 --frames 5 --lr 3e-4
 stage b 570 "" "${videos[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 9
 # Inference always has the last frame in memory, so the frames of a sample are near each other. Not longer: then the
 # masks miss parts of objects that turn.
-stage c 750 "" "${videos[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 7 --max_distance 5
+stage c 500 "" "${videos[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 7 --max_distance 5
 "$PYTHON" -m scripts.shrink_weights "$weights" lite.pth
