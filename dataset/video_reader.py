@@ -103,10 +103,11 @@ class VideoFrames:
         count = len(self.names)
         if not count:
             raise InputError(f"{self.path}: no frame could be decoded; is it a video?")
-        # With a variable frame rate, there can be fewer frames than claimed.
-        if max(count, (milliseconds / 1000) * self.fps + 1) < self.COMPLETE * self.expected:
-            self.problem = (f"only {count} of {self.expected} frames can be decoded; is the file incomplete, or was it "
-                            f"trimmed?")
+        if count < self.COMPLETE * self.expected:
+            ends_early = milliseconds / 1000 * self.fps + 1 < self.COMPLETE * self.expected
+            self.problem = f"only {count} of {self.expected} " + (
+                "frames can be decoded; is the file incomplete, or was it trimmed?" if ends_early else
+                "frames can be decoded; its frame rate varies, or it is damaged")
 
     def describe(self, index: int) -> str:
         return f"{self.path}, frame {index}"

@@ -103,11 +103,12 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
             warn(f"{args.output / 'scores.csv'} has the scores of an earlier run")
         if args.report:
             report = args.output / "report.html"
+            runs = _runs(args.output, [video for video in videos if video.name not in failed])
             write_report(report, f"{Path(sys.argv[0]).stem}: {args.output.resolve().name}",
                          [(video, args.output / video.name) for video in videos], scores,
-                         speed_and_memory(_runs(args.output, [video for video in videos if video.name not in failed])),
+                         speed_and_memory(runs),
                          settings_rows(network, args.model, settings) | {"baseline": args.baseline}, baseline,
-                         [*_notes(videos, scores, failed), *[LITE_STANDS_IN] * lite_stands_in])
+                         [*_notes(videos, scores, failed, len(runs)), *[LITE_STANDS_IN] * lite_stands_in])
             print(f"report: {report}")
         if lite_stands_in:
             print(f"warning: {LITE_STANDS_IN}")
@@ -124,13 +125,17 @@ def evaluate(read_videos: Callable[[], tuple[list[Video], bytes | None]], args: 
     return 2 if failed or problems else 0
 
 
-def _notes(videos: list[Video], scores: list[ObjectScore], failed: list[str]) -> list[str]:
-    """Lines for a report: the videos that failed, and those without scores."""
+def _notes(videos: list[Video], scores: list[ObjectScore], failed: list[str], runs: int) -> list[str]:
+    """Lines for a report: the videos that failed, those without scores, and how many tell how they were made."""
     scored = {row.video for row in scores}
     groups = {"failed": failed,
               "without scores": [video.name for video in videos if video.name not in {*scored, *failed}]}
-    return [f"{kind}: {', '.join(names)} ({len(names)} of {len(videos)} videos)"
-            for kind, names in groups.items() if names]
+    notes = [f"{kind}: {', '.join(names)} ({len(names)} of {len(videos)} videos)"
+             for kind, names in groups.items() if names]
+    if runs < len(videos) - len(failed):
+        notes.append(f"speed and memory are those of {runs} of {len(videos)} videos: an earlier version, which did not "
+                     f"store them, made the masks of the others")
+    return notes
 
 
 def _propagate_videos(videos: list[Video], network: PropagationNetwork, config: PropagationConfig,

@@ -28,7 +28,7 @@ def check_replaceable(folder: Path, names: Collection[str], overwrite: bool) -> 
         raise InputError(f"{folder}: is a file or a broken link; choose another --output")
     ours = {*(f"{name}.png" for name in names), *(f"overlay/{name}" for name in OVERLAY_FILES),
             *(f"confidence/{name}" for name in CONFIDENCE_FILES), *(f"report/{name}" for name in REPORT_FILES)}
-    paths = [path.relative_to(folder) for path in folder.rglob("*") if not _of_the_system(path)]
+    paths = [path for path in (path.relative_to(folder) for path in folder.rglob("*")) if not _of_the_system(path)]
     found = {path.as_posix() for path in paths if path.parts[0] not in (TEMPORARY, LOCK)
              and (path.as_posix() not in ("overlay", "confidence", "report") or (folder / path).is_symlink())}
     foreign = sorted(found - ours)

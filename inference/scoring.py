@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.image_io import read_mask
+from dataset.image_io import check_regular_file, read_mask
 from dataset.video import Video
 from util.cli import InputError, warn
 from util.files import write_atomic
@@ -162,6 +162,7 @@ def write_csv(scores: list[ObjectScore], path: Path, network: str, checksum: str
 
 def read_csv(path: Path) -> list[ObjectScore]:
     """The scores of an earlier run, written by `write_csv`; raises InputError if the file is not such a table."""
+    check_regular_file(path)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [ObjectScore(row["sequence"], int(row["object"]), float(row["J"]), float(row["F"]))

@@ -31,7 +31,7 @@ def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, selector: Tensor,
     """
     ratio, losses = hard_pixel_ratio(iteration), []
     for image, labels, present in zip(logits, target, selector, strict=True):
-        missing = torch.cat([present.new_ones(1), present]).to(image.device) == 0
+        missing = torch.cat([present.new_ones(1), present]) == 0
         scores = image.masked_fill(missing[:, None, None], -torch.inf)
         loss = F.cross_entropy(scores[None], labels[None], reduction="none").flatten()
         if ratio < 1:

@@ -131,8 +131,7 @@ class Trainer:
                                            for name in ("frames", "masks", "target", "selector"))
         with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
             predictions = self.model(frames, masks, selector)
-            # The loss reads the values of the selector: the CPU copy avoids a device sync.
-            losses = [bootstrapped_cross_entropy(prediction.logits, target[:, t], batch["selector"], iteration)
+            losses = [bootstrapped_cross_entropy(prediction.logits, target[:, t], selector, iteration)
                       for t, prediction in enumerate(predictions, 1)]
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(sum(losses)).backward()

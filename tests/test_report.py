@@ -136,6 +136,10 @@ def test_report_of_a_run(evaluate16, finished16, tmp_path):
         path = out / f".settings/{name}.json"
         run = {"device": "cuda", "processes": 2, "seconds": seconds, "frames": 100, "memory": {"GPU": seconds * 1e9}}
         path.write_text(json.dumps(json.loads(path.read_text()) | {"run": run}))
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "run"}))
+    evaluate16(out, "--report")
+    assert "speed and memory are those of 2 of 3 videos" in Page((out / "report.html").read_text()).text
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"run": run}))
     printed, _ = evaluate16(out, "--report")
     assert f"report: {out}/report.html" in printed
     text = (out / "report.html").read_text()
@@ -244,6 +248,8 @@ def test_differences_are_over_common_objects():
     ("sequence,object,J&F,J,F\na,1,2,3,inf\n", "a, object 1: has scores that are not between 0 and 100"),
     ("sequence,object,J&F,J,F\na,2,2,3,4\na,2,2,3,4\n", "a, object 2: listed twice")])
 def test_an_invalid_baseline(tmp_path, content, message):
+    with pytest.raises(InputError, match="no such file"):
+        read_csv(tmp_path / "scores.csv")
     (tmp_path / "scores.csv").write_text(content)
     with pytest.raises(InputError, match=message):
         read_csv(tmp_path / "scores.csv")
