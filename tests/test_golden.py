@@ -31,9 +31,12 @@ def propagate(network, golden):
 
 @pytest.mark.parametrize("case", sorted(path.stem for path in GOLDEN.glob("propagate_*.npz")))
 @pytest.mark.parametrize("tiles", ["as usual", *(pytest.param(name, marks=pytest.mark.slow)
-                                                 for name in ("SMALL_TILES", "LARGE_TILES"))])
+                                                 for name in ("SMALL_TILES", "LARGE_TILES", "NNPACK"))])
 def test_probabilities_are_the_published_ones(case, tiles, network, monkeypatch):
+    if tiles == "NNPACK" and not torch.backends.nnpack.is_available():
+        pytest.skip("PyTorch without NNPACK")
     if tiles != "as usual":                   # every 3x3 convolution of Conv3x3 by Winograd's algorithm
+        monkeypatch.setattr(winograd, "uses_nnpack", lambda: tiles == "NNPACK")
         monkeypatch.setattr(winograd, "should_use_winograd", lambda x, weight: True)
         monkeypatch.setattr(winograd, "MIN_PIXELS_LARGE_TILES", 0 if tiles == "LARGE_TILES" else 10 ** 9)
     golden = np.load(GOLDEN / f"{case}.npz")

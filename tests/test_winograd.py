@@ -1,10 +1,21 @@
-"""Winograd's convolution against the direct one, alone and in the network."""
+"""Winograd's convolution against the direct one, alone and in the network: ours, and that of NNPACK."""
 import pytest
 import torch
 import torch.nn.functional as F
 
 from model import winograd
+from model.checkpoint import load_network
 from model.modules import Conv3x3, partial_convolution
+
+needs_nnpack = pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="PyTorch without NNPACK")
+
+
+@pytest.fixture(autouse=True)
+def nnpack(request, monkeypatch):
+    """Whether NNPACK convolves: only in tests that are parametrized with it."""
+    used = getattr(request, "param", False)
+    monkeypatch.setattr(winograd, "uses_nnpack", lambda: used)
+    return used
 
 
 def example(count, channels, outputs, height, width, bias=True):
@@ -28,6 +39,44 @@ def test_it_is_the_convolution(shape, bias, order, at_once, large_tiles, monkeyp
     found = winograd.convolve(x.contiguous(memory_format=order), weight.contiguous(memory_format=order), offset)
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=4e-5 if large_tiles else 2e-5)
+
+
+@needs_nnpack
+@pytest.mark.parametrize("nnpack", [True], indirect=True)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (2, 8, 6, 5, 7), (1, 16, 4, 17, 30), (3, 2, 9, 12, 3),
+                                   (1, 5, 3, 13, 9)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("at_once", [1, 2 ** 23])            # six rows at a time, or all
+def test_nnpack_gives_the_convolution(shape, bias, relu, at_once, nnpack, monkeypatch):
+    monkeypatch.setattr(winograd, "ELEMENTS_FOR_NNPACK", at_once)
+    x, weight, offset = example(*shape, bias)
+    exact = F.conv2d((F.relu(x) if relu else x).double(), weight.double(),
+                     None if offset is None else offset.double(), padding=1)
+    found = winograd.convolve(x.contiguous(memory_format=torch.channels_last), weight, offset, relu)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=4e-5)
+
+
+@pytest.mark.parametrize(("capabilities", "there", "used"), [
+    ({"avx2": True, "cpu_name": "Intel Core"}, True, True),
+    ({"avx2": True, "avx512_f": True, "cpu_name": "AMD EPYC"}, True, True),
+    ({"avx2": True, "avx512_f": True, "cpu_name": "Intel Xeon"}, True, False),
+    ({"avx2": True, "cpu_name": "AMD Ryzen"}, False, False),        # Windows
+    ({}, True, False),                                              # ARM, and old versions of PyTorch
+])
+def test_nnpack_is_used_where_it_is_faster(capabilities, there, used, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(torch.backends.nnpack, "is_available", lambda: there)
+    assert winograd.uses_nnpack.__wrapped__() == used
+
+
+@pytest.mark.parametrize("nnpack", [True, False], indirect=True)
+def test_filters_are_loaded_in_the_order_that_is_faster(weights, nnpack):
+    for name, filters in load_network(weights).named_parameters():
+        if filters.dim() == 4 and min(filters.shape) > 1:
+            wide = name.split(".")[0] in ("decoder", "kv_m_f16", "kv_q_f16") and len(filters) > 1
+            assert filters.is_contiguous(memory_format=torch.channels_last) != (wide and nnpack), name
 
 
 @pytest.mark.parametrize("outputs_at_once", [1, 2, 5])
@@ -90,7 +139,8 @@ def test_it_serves_wide_layers_in_inference_only():
     assert not winograd.should_use_winograd(x, weight)
 
 
-def test_parts_of_a_convolution_add_up(monkeypatch):
+@pytest.mark.parametrize("nnpack", [pytest.param(True, marks=needs_nnpack), False], indirect=True)
+def test_parts_of_a_convolution_add_up(nnpack, monkeypatch):
     monkeypatch.setattr(winograd, "should_use_winograd", lambda x, weight: True)
     conv, (x, *_) = Conv3x3(12, 7), example(1, 12, 7, 9, 14)
     with torch.inference_mode():
