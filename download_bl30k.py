@@ -1,6 +1,6 @@
 """Download BL30K, the rendered videos of training stage 1: six segments of about 115 GB, about 700 GB in all.
 
-  python download_bl30k.py                      everything, into ../BL30K; needs about 1 TB of free space
+  python download_bl30k.py                      everything, into ../BL30K; needs 805 GB of free space
   python download_bl30k.py --only a b --yes     two segments, without confirmation
 
 Each segment is downloaded, extracted, merged into BL30K, and its archive deleted before the next one begins. Finished

@@ -29,8 +29,8 @@ def parse() -> argparse.Namespace:
     source.add_argument("--video", type=Path, metavar="FILE", help="the clip as a video file")
     source.add_argument("--images", type=Path, metavar="DIR", help="the clip as a folder of images")
     parser.add_argument("--masks", type=Path, required=True, metavar="PATH",
-                        help="a mask, or a folder of masks named after their frames; a single mask with any other name "
-                             "belongs to the first frame")
+                        help="a mask, or a folder of masks named after their frames; a single mask whose name does not "
+                             "look like that of a frame belongs to the first one")
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="output folder (default: output/<name of the clip> in the current folder)")
     parser.add_argument("--direction", choices=["forward", "backward", "both"], default="forward",

@@ -1,4 +1,4 @@
-"""Scores of predicted masks: J (region similarity) and F (boundary accuracy) as DAVIS defines them."""
+"""Scores of predicted masks: J (region similarity) and F (contour accuracy) as DAVIS defines them."""
 from __future__ import annotations
 
 import csv

@@ -61,9 +61,11 @@ def check_state(state: object, path: str | os.PathLike) -> dict[str, Tensor]:
 
 
 def read_state(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Return the checked state dict in a weights file, or in a checkpoint, which holds it under ``network``."""
+    """Return the checked state dict in a weights file, or in a checkpoint: the moving average, if it has one."""
     state = read_file(Path(path))
-    return check_state(state["network"] if isinstance(state, dict) and "network" in state else state, path)
+    if isinstance(state, dict) and "network" in state:
+        state = state.get("average", state["network"])
+    return check_state(state, path)
 
 
 def load_network(path: str | os.PathLike, device: torch.device | str = "cpu") -> PropagationNetwork:

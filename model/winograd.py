@@ -63,7 +63,7 @@ def should_use_winograd(x: Tensor, weight: Tensor) -> bool:
 
 @functools.cache
 def uses_nnpack() -> bool:
-    """Return whether NNPACK is there and faster: on x86 CPUs other than Intel's with AVX-512."""
+    """Return whether NNPACK is there and faster: on x86 CPUs with AVX2, except Intel CPUs with AVX-512."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     wide = capabilities.get("avx512_f") and "Intel" in capabilities.get("cpu_name", "Intel")
     if wide or not capabilities.get("avx2") or not torch.backends.nnpack.is_available():

@@ -50,6 +50,14 @@ def test_files_of_old_versions_and_wrapped_networks_are_read(tmp_path):
     assert torch.equal(read_state(path)["w"], torch.ones(2))
 
 
+def test_weights_of_a_checkpoint_are_its_average_if_it_has_one(tmp_path):
+    content = {"it": 3, "network": {"w": torch.zeros(2)}}
+    save(content, tmp_path / "without.pth")
+    save(content | {"average": {"w": torch.ones(2)}}, tmp_path / "with.pth")
+    assert torch.equal(read_state(tmp_path / "without.pth")["w"], torch.zeros(2))
+    assert torch.equal(read_state(tmp_path / "with.pth")["w"], torch.ones(2))
+
+
 @pytest.mark.parametrize(("state", "message"), [
     ({}, "holds no network weights"), ("text", "holds no network weights"), ({"a": 3}, "holds no network weights"),
     ({1: torch.ones(1)}, "holds no network weights"), ({"a": torch.tensor([torch.inf])}, "a is not made of finite"),

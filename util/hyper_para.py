@@ -36,7 +36,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--top_k", type=positive_int, metavar="K",
         help="memory locations that each query location reads in training (default: all)")
     add("--kernel_sigma", type=positive_float, metavar="SIGMA",
-        help="train with kernelized memory reading, with a Gaussian of this many stride-16 locations (default: off)")
+        help="train with kernelized memory reading: the standard deviation of the Gaussian, in stride-16 locations "
+             "(default: off)")
     add("--ema", type=positive_float, metavar="DECAY",
         help="save an exponential moving average of the weights, e.g. with 0.998 (default: off)")
     add("--load_network", type=Path, metavar="FILE",
@@ -62,8 +63,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--frames", type=at_least(2), default=3, metavar="T",
         help="frames per sample; the masks of the first are the input (default: %(default)s)")
     add("--max_distance", type=positive_int, metavar="N",
-        help="limit the maximum distance of the frames of a sample, for videos (default: the published 5 to 25, by "
-             "epoch)")
+        help="limit N, where consecutive frames of a sample are 1 to N + 1 frames apart (default: the published 5 to "
+             "25, by epoch)")
     add("--save_every", type=positive_int, default=50_000, metavar="N",
         help="iterations between saved weights and checkpoints (default: %(default)s)")
     add("--benchmark", action="store_true", help="let cuDNN search for the fastest convolutions")
