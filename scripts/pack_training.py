@@ -1,4 +1,4 @@
-"""Pack reduced training data, initial weights and the code into one file, to train lite on a machine without internet access.
+"""Pack reduced training data, initial weights and the code into one file, to train lite without internet access.
 
   python -m scripts.pack_training OUT.tar --davis_root ../DAVIS --annotated A --parts P
 
