@@ -11,7 +11,7 @@ from tempfile import TemporaryFile
 import numpy as np
 
 from dataset.clip import image_frames
-from dataset.video_reader import MIN_SIDE, VideoFrames, opencv_path
+from dataset.video_reader import VideoFrames, check_sizes, opencv_path
 from util.cli import InputError, first_line, user_message
 from util.opencv import cv2
 
@@ -54,11 +54,9 @@ class ClipFrames:
             self.settled.set()
         self._closed = threading.Event()
         self._scan: threading.Thread | None = None
-        first = self._seek(0) if self.numbered else next(self.reader.read([0], workers=0))
+        first = next(check_sizes([(0, self._seek(0))], self.reader.describe) if self.numbered else
+                     self.reader.read([0], workers=0))
         self.height, self.width = first.shape[:2]
-        if min(first.shape[:2]) < MIN_SIDE:
-            raise InputError(f"{self.reader.describe(0)}: {self.width}x{self.height} pixels; frames need at least "
-                             f"{MIN_SIDE} on both sides")
         sizes = [(path.name if images else "", path.stat().st_size) for path in self.reader.paths]
         self.digest = f"{zlib.crc32(repr([sizes, self.height, self.width]).encode()):08x}"
 

@@ -13,7 +13,6 @@ import zlib
 from bisect import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from annotation.frames import ClipFrames
 from dataset.clip import find_masks
-from dataset.image_io import MAX_OBJECTS, fit_mask, read_mask
+from dataset.image_io import MAX_OBJECTS, fit_mask, read_mask, write_mask
 from dataset.video import Video
 from inference.confidence import ObjectConfidence, is_doubtful
 from inference.passes import forward_is_nearer, merge
@@ -75,10 +74,8 @@ def write_prediction(path: Path, label_map: np.ndarray, palette: bytes, result: 
     """Write a predicted mask (H, W) uint8 with its result, atomically."""
     info = PngInfo()
     info.add_text(CHUNK, json.dumps(result))
-    image = Image.fromarray(label_map)
-    image.putpalette(palette)
     with atomic_file(path) as partial:
-        image.save(partial, format="PNG", pnginfo=info)
+        write_mask(partial, label_map, palette, info)
 
 
 def read_result(path: Path) -> Result | None:
@@ -200,10 +197,8 @@ class Project:
             if len({*labels, *self.names}) > MAX_OBJECTS:
                 raise InputError(f"there are more than {MAX_OBJECTS} objects")
             if labels:
-                image = Image.fromarray(mask)
-                image.putpalette(self.palette)
                 with atomic_file(self._mask_file(index)) as partial:
-                    image.save(partial, format="PNG")
+                    write_mask(partial, mask, self.palette)
                 self._note_mask(index, mask)
             else:
                 self._mask_file(index).unlink(missing_ok=True)
@@ -291,7 +286,12 @@ class Project:
         order, digests = self._dependencies[direction]
         if direction == "backward" and order[:1] == [0]:        # `frame_ranges` then has no backward pass
             return lambda index: ""
-        return partial(_dependency, 1 if direction == "forward" else -1, order, digests)
+        sign = 1 if direction == "forward" else -1
+
+        def dependency(index: int) -> str:
+            position = bisect(order, sign * index, key=lambda other: sign * other)
+            return digests[position - 1] if position else ""
+        return dependency
 
     def prediction_file(self, direction: str, index: int) -> Path:
         return self.folder / "predictions" / direction / f"{self._name(index)}.png"
@@ -394,11 +394,6 @@ def _read_labels(path: Path) -> np.ndarray:
             return np.array(image if image.mode == "P" else read_mask(path), np.uint8)
     except (OSError, SyntaxError, ValueError) as error:         # as Pillow raises them
         raise InputError(f"{path}: cannot be read") from error
-
-
-def _dependency(sign: int, order: list[int], digests: list[str], index: int) -> str:
-    position = bisect([sign * other for other in order], sign * index)
-    return digests[position - 1] if position else ""
 
 
 def clean_name(name: str, label: int) -> str:

@@ -61,7 +61,7 @@ def image_frames(folder: Path) -> ImageFrames:
 
 def natural_order(name: str) -> list[str | int]:
     """A sort key that compares numbers in names by value."""
-    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"([0-9]+)", name)]
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)]
 
 
 def find_masks(names: list[str], masks: Path, numbered: bool, count: int | None = None) -> dict[int, Path]:

@@ -29,7 +29,7 @@ def davis_2016(root: Path) -> list[Video]:
     They are listed in the DAVIS 2017 folder beside this one, as in the published script, or else in
     ``ImageSets/480p/val.txt``, which has a line with the paths of each frame and its mask.
     """
-    shared, own = root.parent / "2017/trainval/ImageSets/2016/val.txt", root / "ImageSets/480p/val.txt"
+    shared, own = root.absolute().parent / "2017/trainval/ImageSets/2016/val.txt", root / "ImageSets/480p/val.txt"
     if shared.is_file():
         names = read_list(shared)
     elif own.is_file():

@@ -7,6 +7,7 @@ from warnings import simplefilter
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from util.cli import InputError, warn
 from util.opencv import cv2
@@ -135,9 +136,9 @@ def fit_mask(path: Path, mask: np.ndarray, height: int, width: int) -> np.ndarra
     return mask[y[:, None], x]
 
 
-def write_mask(path: Path | BinaryIO, mask: np.ndarray, palette: bytes | None) -> None:
-    """Write (H, W) uint8 labels as a palette PNG, or without a palette as a grey one."""
+def write_mask(path: Path | BinaryIO, mask: np.ndarray, palette: bytes | None, info: PngInfo | None = None) -> None:
+    """Write (H, W) uint8 labels as a palette PNG, or without a palette as a grey one, with ``info`` as its text."""
     image = Image.fromarray(mask)
     if palette is not None:
         image.putpalette(palette)
-    image.save(path, format="PNG")
+    image.save(path, format="PNG", pnginfo=info)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from dataset.image_io import read_frame, read_mask
@@ -16,7 +15,7 @@ from util.cli import InputError, pluralize, warn
 from util.normalization import normalize
 
 
-class StaticDataset(Dataset):
+class StaticDataset:
     """Images with one object each, from (image, mask) files; ``length`` frames of ``size`` pixels per sample."""
 
     def __init__(self, pairs: Sequence[tuple[Path, Path]], size: int = SIZE, length: int = 3):

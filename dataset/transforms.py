@@ -67,23 +67,20 @@ class Affine(Warp):
 
 
 class ThinPlateWarp(Warp):
-    """Smooth random deformation: a thin-plate spline through control points on distinct rows and columns.
+    """Smooth random deformation: a thin-plate spline through control points on distinct rows and columns."""
 
-    Args:
-        points: number of control points.
-        sigma: standard deviation of their shifts, as a fraction of the image size.
-    """
+    POINTS = 12
+    SIGMA = 0.02            # standard deviation of their shifts, as a fraction of the image size
 
-    def __init__(self, points: int = 12, sigma: float = 0.02):
+    def __init__(self):
         super().__init__(cv2.INTER_LINEAR, cv2.INTER_NEAREST, (0, 0, 0))
-        self.points, self.sigma = points, sigma
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the control points and return the source coordinates of all pixels, ``x`` and ``y`` (H, W)."""
         height, width = flat_inputs[0].shape[-2:]
-        rows, columns = torch.randperm(height)[:self.points] / height, torch.randperm(width)[:self.points] / width
+        rows, columns = torch.randperm(height)[:self.POINTS] / height, torch.randperm(width)[:self.POINTS] / width
         target = torch.stack([rows, columns], 1).double().numpy()
-        source = target + self.sigma * torch.randn(self.points, 2).double().numpy()
+        source = target + self.SIGMA * torch.randn(self.POINTS, 2).double().numpy()
         spline = ThinPlateSpline(alpha=0.0).fit(target, source)
         rows, columns = (-(-side // MAP_STEP) + 1 for side in (height, width))
         y, x = np.meshgrid(np.arange(rows) * MAP_STEP / height, np.arange(columns) * MAP_STEP / width, indexing="ij")

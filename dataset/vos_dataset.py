@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from dataset.image_io import IMAGE_SUFFIXES, read_frame, read_mask
+from dataset.image_io import read_frame, read_mask
 from dataset.sampling import TrainingSample, sample_frames
 from dataset.transforms import SIZE, video_frame, video_sequence
 from dataset.video import image_files
@@ -28,7 +27,7 @@ def draw(low: int, high: int) -> int:
     return int(torch.randint(low, high + 1, ()))
 
 
-class VOSDataset(Dataset):
+class VOSDataset:
     """Videos with masks for at least three frames.
 
     Args:
@@ -119,7 +118,7 @@ def video_pairs(images: Path, masks: Path, names: Sequence[str] | None = None,
     videos, short, unmatched, errors = [], [], [], []
     for name in names:
         try:
-            frames = {path.stem: path for path in image_files(images / name, IMAGE_SUFFIXES)}
+            frames = {path.stem: path for path in image_files(images / name)}
             annotated = image_files(masks / name, {".png"})
         except InputError as error:
             errors.append(str(error))

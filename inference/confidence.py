@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from util.opencv import cv2
+
 if TYPE_CHECKING:
     from inference.propagation import Prediction
 
@@ -31,13 +33,8 @@ def object_confidences(prediction: Prediction) -> list[ObjectConfidence]:
     """The figures of all objects of a prediction, in the order of its labels."""
     probability, winner = (tensor.cpu().numpy() for tensor in prediction.probabilities.float().max(0))
     channels = len(prediction.labels) + 1
-    interior = np.ones(winner.shape, bool)
-    equal = winner[1:] == winner[:-1]
-    interior[1:] &= equal
-    interior[:-1] &= equal
-    equal = winner[:, 1:] == winner[:, :-1]
-    interior[:, 1:] &= equal
-    interior[:, :-1] &= equal
+    cross, channel = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), winner.astype(np.uint8)
+    interior = cv2.erode(channel, cross) == cv2.dilate(channel, cross)
     groups = (winner + channels * interior).ravel()             # boundary pixels by channel, then interior pixels
     counts = np.bincount(groups, minlength=2 * channels).reshape(2, channels)
     sums = np.bincount(groups, probability.ravel(), 2 * channels).reshape(2, channels)

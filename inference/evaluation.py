@@ -133,8 +133,7 @@ def _notes(videos: list[Video], scores: list[ObjectScore], failed: list[str], ru
     notes = [f"{kind}: {', '.join(names)} ({len(names)} of {len(videos)} videos)"
              for kind, names in groups.items() if names]
     if runs < len(videos) - len(failed):
-        notes.append(f"speed and memory are those of {runs} of {len(videos)} videos: an earlier version, which did not "
-                     f"store them, made the masks of the others")
+        notes.append(f"speed and memory are those of {runs} of {len(videos)} videos; they are not known for the others")
     return notes
 
 

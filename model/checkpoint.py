@@ -4,11 +4,9 @@ from __future__ import annotations
 import os
 import pickle
 import struct
-import sys
 import warnings
 import zipfile
 import zlib
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -37,7 +35,8 @@ def read_file(path: Path) -> object:
         with path.open("rb") as file:
             if file.read(2) == b"PK" and zipfile.ZipFile(file).testzip():      # PyTorch does not verify checksums
                 raise zipfile.BadZipFile
-        with warnings.catch_warnings(action="ignore") if sys.version_info >= (3, 11) else nullcontext():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
             ImportError, struct.error, zipfile.BadZipFile, zlib.error) as error:

@@ -28,6 +28,8 @@ def main() -> None:
     add("--compare", type=at_least(3), metavar="N", help="compare with PyTorch on a drawn clip of N frames")
     add("--objects", type=positive_int, default=1, metavar="K", help="objects of that clip (default: %(default)s)")
     args = parser.parse_args()
+    if args.objects > 255:
+        raise InputError(f"--objects {args.objects}: must be at most 255")
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401

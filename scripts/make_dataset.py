@@ -107,9 +107,10 @@ def main() -> None:
         raise InputError(f"{args.folder}: contains data made with other settings ({path.read_text()}); use the same "
                          f"flags to resume, or another folder")
     write_atomic(path, settings)
-    cut_outs = {args.folder / f"cutouts/{number}": folder for number, folder in enumerate(args.annotated + args.parts)}
-    failures = run_jobs([partial(cut_out_objects, folder, target, folder in args.parts)
-                         for target, folder in cut_outs.items() if not target.exists()], args.workers, "folders")
+    cut_outs = [(args.folder / f"cutouts/{number}", folder, number >= len(args.annotated))
+                for number, folder in enumerate(args.annotated + args.parts)]
+    failures = run_jobs([partial(cut_out_objects, folder, target, parts)
+                         for target, folder, parts in cut_outs if not target.exists()], args.workers, "folders")
     if not failures:
         failures = run_jobs(make_jobs(args, videos), args.workers, "images and videos")
     if failures:

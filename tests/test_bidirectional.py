@@ -37,8 +37,9 @@ def frames_called(*names):
 
 
 def test_frames_are_in_natural_order():
-    names = ["f10.jpg", "f9.jpg", "f1.jpg", "F2.jpg", "a.jpg", "2.jpg", "10.jpg"]
-    assert sorted(names, key=natural_order) == ["2.jpg", "10.jpg", "a.jpg", "f1.jpg", "F2.jpg", "f9.jpg", "f10.jpg"]
+    names = ["f10.jpg", "f9.jpg", "f1.jpg", "F2.jpg", "a.jpg", "2.jpg", "10.jpg", "\u0663.jpg"]      # an Arabic 3
+    assert sorted(names, key=natural_order) == [
+        "2.jpg", "\u0663.jpg", "10.jpg", "a.jpg", "f1.jpg", "F2.jpg", "f9.jpg", "f10.jpg"]
 
 
 def touch(folder, *names):

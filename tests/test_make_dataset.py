@@ -244,6 +244,12 @@ def test_the_chosen_kinds_are_made_once(annotated, tmp_path, make, capsys):
     assert (tmp_path / "out/DAVIS/2017/trainval/ImageSets/2017/train.txt").read_text() == "davis0000\ndavis0001\n"
 
 
+def test_a_folder_can_be_cut_out_both_ways(annotated, tmp_path, make):
+    make(tmp_path / "out", *SMALL, "--photos", "--cutouts", "--kinds", "yv", "--annotated", annotated,
+         "--parts", annotated)
+    assert [len(list((tmp_path / "out/cutouts" / name).iterdir())) for name in "01"] == [4, 6]
+
+
 def test_the_same_seed_makes_the_same_data(tmp_path, make):
     for name in ("one", "two"):
         make(tmp_path / name, *SMALL, "--photos", "--cutouts", "--kinds", "static", "davis")

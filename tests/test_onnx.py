@@ -87,6 +87,8 @@ def test_small_frames_and_missing_packages_are_refused(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
     with pytest.raises(InputError, match="--size 32 48: too small, 16 locations of 16x16 pixels are read"):
         export(monkeypatch, tmp_path, "--model", "lite", "--size", 32, 48)
+    with pytest.raises(InputError, match="--objects 256: must be at most 255"):
+        export(monkeypatch, tmp_path, "--model", "lite", "--compare", 3, "--objects", 256)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(InputError, match="pip install -r requirements-extras.txt"):
         export(monkeypatch, tmp_path, "--model", "lite")
