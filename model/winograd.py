@@ -27,7 +27,7 @@ ELEMENTS_FOR_NNPACK = 2 ** 23           # pixels times channels that NNPACK gets
 OUTPUTS_AT_ONCE = 256                   # output channels that are computed together
 MEMORY = 19 * 2 ** 20                   # elements allocated at first: enough for frames of 480x864
 MIN_MULTIPLICATIONS = 3 * 2 ** 29       # of a direct convolution, for Winograd's algorithm to be faster
-MIN_CHANNELS = 2 ** 16                  # input times output channels, for a layer to have so many at all
+MIN_CHANNELS = 2 ** 16                  # input times output channels of the layers that Winograd's algorithm serves
 MIN_PIXELS_LARGE_TILES = 2 ** 12        # for 6x6 outputs per tile to be faster than 4x4
 
 
@@ -58,7 +58,8 @@ def should_use_winograd(x: Tensor, weight: Tensor) -> bool:
         return False
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return False
-    return 9 * weight.shape[0] * weight.shape[1] * x.shape[-2] * x.shape[-1] >= MIN_MULTIPLICATIONS
+    channels = weight.shape[0] * weight.shape[1]
+    return channels >= MIN_CHANNELS and 9 * channels * x.shape[-2] * x.shape[-1] >= MIN_MULTIPLICATIONS
 
 
 @functools.cache
@@ -66,10 +67,8 @@ def uses_nnpack() -> bool:
     """Return whether NNPACK is there and faster: on x86 CPUs with AVX2, except Intel CPUs with AVX-512."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     wide = capabilities.get("avx512_f") and "Intel" in capabilities.get("cpu_name", "Intel")
-    if wide or not capabilities.get("avx2") or not torch.backends.nnpack.is_available():
-        return False
-    torch.set_num_threads(torch.get_num_threads())      # NNPACK has threads of its own, by default one per processor
-    return True
+    # `is_available` also initialises NNPACK.
+    return bool(capabilities.get("avx2")) and not wide and torch.backends.nnpack.is_available()
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
@@ -120,6 +119,7 @@ def _convolve_by_nnpack(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bo
     rows = max(tile, ELEMENTS_FOR_NNPACK // (x.shape[3] * max(weight.shape[:2])) // tile * tile)
     if rows >= height:
         return convolve_rows(0, height)
+    rows -= 2                       # with one row above and one below, a multiple of the tile
     result = x.new_empty(len(x), len(weight), *x.shape[2:])
     for first in range(0, height, rows):
         above = min(first, 1)
