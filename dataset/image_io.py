@@ -1,12 +1,14 @@
 """Reading and writing of frames and masks; invalid files raise InputError, which names the file."""
 from __future__ import annotations
 
+import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 from warnings import simplefilter
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from util.cli import InputError, warn
@@ -15,6 +17,9 @@ from util.palette import davis_palette
 
 MAX_OBJECTS = 64        # of one mask: each object costs memory and time
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+EXIF_ROTATIONS = dict(enumerate((
+    Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90), 2))
 
 simplefilter("ignore", Image.DecompressionBombWarning)      # large frames are valid; the hard limit stays
 
@@ -41,7 +46,12 @@ def check_regular_file(path: Path | str) -> None:
 
 def read_frame(path: Path | str, exif_rotation: bool = False) -> np.ndarray:
     """The image as (H, W, 3) uint8 RGB, rotated as its EXIF data says on request: the published loaders ignore it."""
-    image = ImageOps.exif_transpose(read_image(path)) if exif_rotation else read_image(path)
+    image = read_image(path)
+    if exif_rotation:
+        with suppress(OSError, SyntaxError, ValueError, TypeError, AttributeError, struct.error):   # damaged EXIF data
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
+            # `ImageOps.exif_transpose` also rewrites the other tags, which fails if one of them has a wrong type.
+            image = image.transpose(EXIF_ROTATIONS[orientation]) if orientation in EXIF_ROTATIONS else image
     if image.mode.startswith(("I", "F")):
         raise InputError(f"{path}: has more than 8 bits per channel; save it with 8 bits")
     return np.asarray(image.convert("RGB"))

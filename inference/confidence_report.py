@@ -34,7 +34,7 @@ def write_confidence(confidences: Mapping[int, Sequence[ObjectConfidence]], vide
     table, plot = (folder / name for name in CONFIDENCE_FILES)
     rows = [(index, figures, index not in video.masks and is_doubtful(confidences.get(index - 1), [figures]))
             for index in sorted(confidences) for figures in sorted(confidences[index])]
-    with table.open("w", encoding="utf-8", newline="") as file:
+    with table.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["frame", "object", "area", "confidence", "boundary_confidence", "doubtful"])
         for index, (label, area, confidence, boundary), doubtful in rows:

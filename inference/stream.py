@@ -46,7 +46,7 @@ class StreamCore(InferenceCore):
         Raises:
             ValueError: as `step`, or the frame or the mask has another shape or type.
         """
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
             raise ValueError(f"frame of {frame.dtype} {frame.shape}: it must be uint8 (H, W, 3), RGB")
         if mask is not None:
             check_labels(mask, frame)

@@ -141,12 +141,12 @@ def test_files_of_a_run_agree_with_its_masks(clip, propagate, tmp_path):
 
 
 def test_annotated_frames_are_never_doubtful(tmp_path):
-    video = Video("x", ImageFrames([Path(f"{name}.jpg") for name in ("a", "b", "c, d", "e")]), {1: Path("b.png")})
+    video = Video("x", ImageFrames([Path(f"{name}.jpg") for name in ("a", "b", "c, d", "\udcff")]), {1: Path("b.png")})
     rows = [figures(3, 80, 0.8), figures(3, 80, 0.8), figures(3, 80, 0.95), figures(3, 0, 0)]
     write_confidence({index: [row] for index, row in enumerate(rows)}, video, davis_palette(), tmp_path / "new")
-    assert (tmp_path / "new/confidence.csv").read_text() == (
+    assert (tmp_path / "new/confidence.csv").read_text(errors="surrogateescape") == (
         "frame,object,area,confidence,boundary_confidence,doubtful\n"
-        "a,3,80,0.8000,0.6000,1\nb,3,80,0.8000,0.6000,0\n\"c, d\",3,80,0.9500,0.6000,0\ne,3,0,0.0000,0.6000,1\n")
+        "a,3,80,0.8000,0.6000,1\nb,3,80,0.8000,0.6000,0\n\"c, d\",3,80,0.9500,0.6000,0\n\udcff,3,0,0.0000,0.6000,1\n")
 
 
 def test_masks_are_kept_if_only_the_confidence_cannot_be_written(propagate, tmp_path, monkeypatch):

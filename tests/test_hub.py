@@ -94,7 +94,8 @@ def test_stream_example(clip, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("frame", "mask"), [
     (np.zeros((96, 128, 3), np.float32), None), (np.zeros((96, 128, 4), np.uint8), None),
-    (np.zeros((96, 128), np.uint8), None), (np.zeros((96, 128, 3), np.uint8), np.zeros((48, 128), np.uint8)),
+    (np.zeros((96, 128), np.uint8), None), (np.zeros((0, 128, 3), np.uint8), None),
+    (np.zeros((96, 128, 3), np.uint8), np.zeros((48, 128), np.uint8)),
     (np.zeros((96, 128, 3), np.uint8), np.zeros((96, 128))),
     (np.zeros((96, 128, 3), np.uint8), np.full((96, 128), -7)),
     (np.zeros((96, 128, 3), np.uint8), np.full((96, 128), 700))])

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from commands import ROOT
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dataset.image_io import fit_mask, read_frame, read_mask, smooth_edges, write_mask
 from util.cli import InputError
@@ -43,6 +43,8 @@ def test_written_masks_keep_values_and_palette(tmp_path):
     write_mask(tmp_path / "grey.png", MASK, None)
     assert palette_of(tmp_path / "palette.png") == davis_palette()
     assert palette_of(tmp_path / "grey.png") is None
+    write_mask(tmp_path / "short.png", np.minimum(MASK, 1), bytes([0, 0, 0, 9, 8, 7]))
+    assert palette_of(tmp_path / "short.png") == bytes([0, 0, 0, 9, 8, 7]) + davis_palette()[6:]
     assert Image.open(tmp_path / "grey.png").mode == "L"
     assert np.array_equal(np.asarray(Image.open(tmp_path / "grey.png")), MASK)
 
@@ -113,12 +115,25 @@ def test_invisible_pixels_are_background(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_frames_are_rotated_on_request_only(tmp_path):
+@pytest.mark.parametrize("orientation", range(10))
+def test_frames_are_rotated_on_request_only(orientation, tmp_path):
     image, exif = Image.fromarray(MASK), Image.Exif()
-    exif[0x0112] = 6
-    image.save(tmp_path / "rotated.jpg", exif=exif)
-    assert read_frame(tmp_path / "rotated.jpg").shape == (20, 30, 3)
-    assert read_frame(tmp_path / "rotated.jpg", exif_rotation=True).shape == (30, 20, 3)
+    exif[0x0112] = orientation
+    image.save(tmp_path / "rotated.png", exif=exif)
+    assert np.array_equal(read_frame(tmp_path / "rotated.png")[..., 0], MASK)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "rotated.png")))
+    assert np.array_equal(read_frame(tmp_path / "rotated.png", exif_rotation=True)[..., 0], expected)
+
+
+@pytest.mark.parametrize(("tags", "shape"), [
+    (b"II*\0\x08\0\0\0\x02\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"          # orientation 6
+     b"\x13\x02\x07\0\x01\0\0\0\xff\xff\xff\xff\0\0\0\0", (30, 20)),
+    (b"garbage", (20, 30))])
+def test_other_damaged_exif_data_does_not_matter(tags, shape, tmp_path):
+    Image.fromarray(MASK).save(tmp_path / "rotated.jpg", exif=b"Exif\0\0" + tags)
+    assert read_frame(tmp_path / "rotated.jpg", exif_rotation=True).shape == (*shape, 3)
+    Image.fromarray(MASK).save(tmp_path / "rotated.png", exif=tags)
+    assert read_frame(tmp_path / "rotated.png", exif_rotation=True).shape == (*shape, 3)
 
 
 @pytest.mark.parametrize("read", [read_frame, read_mask])

@@ -21,10 +21,10 @@ def davis_palette() -> bytes:
 
 
 def palette_of(path: Path) -> bytes | None:
-    """The palette of an image file, padded to 256 RGB triples; None if it has none or cannot be read."""
+    """The palette of an image file, completed by that of DAVIS to 256 RGB triples; None if there is none to read."""
     try:
         with Image.open(path) as image:
             palette = image.getpalette()
     except OSError:
         return None
-    return bytes(palette).ljust(768, b"\0")[:768] if palette else None
+    return bytes(palette) + davis_palette()[len(palette):] if palette else None
