@@ -146,10 +146,12 @@ class InferenceCore:
             return
         image, probabilities, query, temporary = self._latest
         keys, values = self.network.memorize(_batch(image), probabilities[None, 1:], query)
-        sizes = [group.size for group in self._groups]
-        for index, (group, value) in enumerate(zip(self._groups, values[0].split(sizes), strict=True)):
+        # Copies, which share their storage: if one of them cannot grow, the step can be repeated.
+        groups = [group._replace(bank=copy(group.bank)) for group in self._groups]
+        sizes = [group.size for group in groups]
+        for index, (group, value) in enumerate(zip(groups, values[0].split(sizes), strict=True)):
             group.bank.add(keys[0, 0 if self.network.shares_keys else index], value.flatten(0, 1), temporary)
-        self._latest = None                           # so that a step that fails later can be repeated
+        self._groups, self._latest = groups, None     # so that a step that fails later can be repeated
 
     def _segment(self, query: Query) -> Tensor:
         """Return the probabilities (K+1, H, W) of the known objects, read from the memory."""

@@ -1,5 +1,6 @@
 """The stream: what it keeps, what it computes, and what it does with objects given late or again."""
 import re
+from itertools import count
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ import torch
 from inference.propagation import inference_size
 from inference_core import InferenceCore, to_label_map
 from model.checkpoint import load_network
+from model.memory_bank import MemoryBank
 from model.variants import published_network
 
 
@@ -204,6 +206,22 @@ def test_a_step_whose_mask_failed_can_be_repeated(network, monkeypatch):
         assert torch.equal(core.step(image(index), mask), other.step(image(index), mask))
         assert core.labels == other.labels
     assert [len(group.bank) for group in core._groups] == [len(group.bank) for group in other._groups]
+
+
+@pytest.mark.parametrize("max_frames", [None, 2])
+def test_a_step_that_failed_between_two_banks_can_be_repeated(max_frames, network, monkeypatch):
+    core, other = (InferenceCore(network, mem_every=1, max_memory_frames=max_frames) for _ in range(2))
+    add, calls = MemoryBank.add, count()
+    for each in (core, other):
+        each.step(image(), square(1))
+        each.step(image(1), square(2, left=20))
+    for index in range(2, 6):
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryBank, "add", lambda *arguments: add(*arguments) if next(calls) % 2 == 0 else 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                core.step(image(index))
+        assert torch.equal(core.step(image(index)), other.step(image(index)))
+        assert [len(group.bank) for group in core._groups] == [len(group.bank) for group in other._groups]
 
 
 def test_a_change_of_size_is_refused_also_within_one_padded_size(network):
