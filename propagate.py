@@ -90,7 +90,7 @@ def main() -> None:
         opencv_path(output)          # raises an error before the work starts
     prepare_folder(output if output.is_dir() else output.parent)
 
-    palette = palette_of(next(iter(video.masks.values()))) or davis_palette()
+    palette = palette_of(*video.masks.values()) or davis_palette()
     config = PropagationConfig.from_args(args, network)
     timer, errors, scores = Timer(), {}, []
     forward, backward = frame_ranges(video, args.direction)

@@ -5,7 +5,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
-from warnings import simplefilter
+from warnings import filterwarnings, simplefilter
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -22,6 +22,7 @@ EXIF_ROTATIONS = dict(enumerate((
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90), 2))
 
 simplefilter("ignore", Image.DecompressionBombWarning)      # large frames are valid; the hard limit stays
+filterwarnings("ignore", "(Possibly c|C)orrupt EXIF data", UserWarning)        # it is ignored, see `read_frame`
 
 
 def read_image(path: Path) -> Image.Image:

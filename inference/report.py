@@ -234,7 +234,7 @@ def draw_scores(scores: Sequence[ObjectScore], marked: Iterable[int] = ()) -> st
     axes.xaxis.label.set_color(INK)
     axes.legend(loc="lower left", ncols=2, frameon=False, labelcolor=INK)
     svg = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": scores[0].video, "font.size": 11}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": ascii(scores[0].video), "font.size": 11}):
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
     text = re.sub(r' id="[\w.]+_\d+"', "", svg.getvalue()[svg.getvalue().index("<svg"):])
     return re.sub("|".join(COLOURS), lambda match: COLOURS[match[0]], text)

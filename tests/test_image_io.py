@@ -45,6 +45,10 @@ def test_written_masks_keep_values_and_palette(tmp_path):
     assert palette_of(tmp_path / "grey.png") is None
     write_mask(tmp_path / "short.png", np.minimum(MASK, 1), bytes([0, 0, 0, 9, 8, 7]))
     assert palette_of(tmp_path / "short.png") == bytes([0, 0, 0, 9, 8, 7]) + davis_palette()[6:]
+    write_mask(tmp_path / "black.png", MASK, bytes([0, 0, 0, 9, 8, 7] + 762 * [0]))
+    write_mask(tmp_path / "later.png", MASK, bytes([0, 0, 0, 1, 1, 1, 2, 2, 2]))
+    assert palette_of(*(tmp_path / f"{name}.png" for name in ("grey", "black", "later"))) == (
+        bytes([0, 0, 0, 9, 8, 7, 2, 2, 2]) + davis_palette()[9:])
     assert Image.open(tmp_path / "grey.png").mode == "L"
     assert np.array_equal(np.asarray(Image.open(tmp_path / "grey.png")), MASK)
 

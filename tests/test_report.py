@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import zipfile
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -177,6 +178,14 @@ def test_names_are_escaped(tmp_path):
     assert evil not in text
     assert text.count(html.escape(evil)) >= 10
     Page(text)
+
+
+def test_names_need_not_be_utf8(tmp_path):
+    video, (row,) = scored(tmp_path)
+    video, row = replace(video, name="\udcff"), row._replace(video="\udcff")
+    write_report(tmp_path / "report.html", "\udcff", [(video, tmp_path / "video/output")], [row], {"a": "\udcff"}, {})
+    page = Page((tmp_path / "report.html").read_text())
+    assert len(page.images()) == len(row.frames)
 
 
 def test_a_report_of_many_sequences_is_bounded(tmp_path, monkeypatch):

@@ -20,11 +20,26 @@ def davis_palette() -> bytes:
     return bytes(colours)
 
 
-def palette_of(path: Path) -> bytes | None:
-    """The palette of an image file, completed by that of DAVIS to 256 RGB triples; None if there is none to read."""
+def palette_of(*paths: Path) -> bytes | None:
+    """The palette of image files as 256 RGB triples; None if no file has a palette that can be read.
+
+    A colour that the first palette lacks, or has equal to that of the background, comes from the next ones, and at last
+    from the palette of DAVIS.
+    """
+    palettes = [palette for path in paths if (palette := _read_palette(path))]
+    if not palettes:
+        return None
+    result = background = palettes[0][:3]
+    for start in range(3, 768, 3):
+        colours = [palette[start:start + 3] for palette in (*palettes, davis_palette())]
+        result += next((colour for colour in colours if colour not in (b"", background)), colours[-1])
+    return result
+
+
+def _read_palette(path: Path) -> bytes | None:
     try:
         with Image.open(path) as image:
             palette = image.getpalette()
     except OSError:
         return None
-    return bytes(palette) + davis_palette()[len(palette):] if palette else None
+    return bytes(palette) if palette else None
