@@ -22,7 +22,7 @@ EXIF_ROTATIONS = dict(enumerate((
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90), 2))
 
 simplefilter("ignore", Image.DecompressionBombWarning)      # large frames are valid; the hard limit stays
-filterwarnings("ignore", "(Possibly c|C)orrupt EXIF data", UserWarning)        # it is ignored, see `read_frame`
+filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")    # on damaged EXIF data, which `read_frame` ignores
 
 
 def read_image(path: Path) -> Image.Image:

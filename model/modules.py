@@ -21,7 +21,7 @@ class Conv3x3(nn.Conv2d):
         return super()._conv_forward(x, weight, bias)
 
     def of_relu(self, x: Tensor) -> Tensor:
-        """Return the convolution of relu(x), without a tensor for relu(x) where Winograd's algorithm is used."""
+        """Return the convolution of relu(x), without a tensor for relu(x) where our Winograd convolution is used."""
         if winograd.should_use_winograd(x, self.weight):
             return winograd.convolve(x, self.weight, self.bias, relu=True)
         return self(F.relu(x))

@@ -140,6 +140,17 @@ def test_other_damaged_exif_data_does_not_matter(tags, shape, tmp_path):
     assert read_frame(tmp_path / "rotated.png", exif_rotation=True).shape == (*shape, 3)
 
 
+@pytest.mark.parametrize("tags", [
+    b"II*\0\x08\0\0\0\x02\0\x12\x01\x03\0",                                     # ends within a tag
+    b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\xff\0\0\0\xff\xff\0\0\0\0\0\0"])        # points beyond the end
+def test_damaged_exif_data_is_ignored_silently(tags, tmp_path):
+    path = tmp_path / "damaged.jpg"
+    Image.fromarray(MASK).save(path, exif=b"Exif\0\0" + tags)
+    read = "import sys; from dataset.image_io import read_frame; read_frame(sys.argv[1], exif_rotation=True)"
+    run = subprocess.run([sys.executable, "-c", read, path], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stderr == ""
+
+
 @pytest.mark.parametrize("read", [read_frame, read_mask])
 def test_broken_files_are_named(tmp_path, read):
     noise = np.random.default_rng(0).integers(0, 255, (200, 200), np.uint8)
