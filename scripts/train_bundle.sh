@@ -60,7 +60,7 @@ id=bundle$(date +%s) code=0                              # an id of its own, to 
     --num_workers "$cores" $start "$@" &
 training=$!
 trap 'kill $training || true' INT TERM HUP               # Ctrl-C does not reach a process in the background
-(trap 'kill $!; exit' TERM; sleep $seconds & wait $!; kill $training) 2>/dev/null &
+(trap 'kill $!; exit' TERM; sleep $seconds & wait $!; kill $training) &>/dev/null &
 timer=$!
 wait $training || code=$?
 while kill -0 $training 2>/dev/null; do                  # a signal has ended `wait`, and training saves
