@@ -64,9 +64,11 @@ def should_use_winograd(x: Tensor, weight: Tensor) -> bool:
 
 @functools.cache
 def uses_nnpack() -> bool:
-    """Return whether NNPACK is there and faster: on x86 CPUs with AVX2, except Intel CPUs with AVX-512."""
+    """Return whether NNPACK is there and faster: on x86 CPUs with AVX2, but not 512 bits wide as Intel's and Zen 5."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    wide = capabilities.get("avx512_f") and "Intel" in capabilities.get("cpu_name", "Intel")
+    # Zen 4 computes the 512 bits of AVX-512 in two halves. Unlike Zen 5, it has no VP2INTERSECT.
+    intel = "Intel" in capabilities.get("cpu_name", "Intel")
+    wide = capabilities.get("avx512_f") and (intel or capabilities.get("avx512_vp2intersect"))
     # `is_available` also initialises NNPACK.
     return bool(capabilities.get("avx2")) and not wide and torch.backends.nnpack.is_available()
 

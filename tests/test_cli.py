@@ -141,11 +141,17 @@ def test_the_work_goes_on_without_standard_streams(redirect, tmp_path):
     assert (tmp_path / "out").read_text() == "whole"
 
 
-def test_openmp_threads_wait_passively_unless_told_otherwise():
-    show = "print(os.environ['OMP_WAIT_POLICY'])"
-    assert finish(show, {"OMP_WAIT_POLICY": "active"})[1] == "active\n"
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    assert start(show, env=environment).communicate()[0] == "passive\n"
+@pytest.mark.parametrize(("given", "used"), [
+    ({}, ("passive", "1000")),
+    ({"GOMP_SPINCOUNT": "5"}, ("passive", "5")),
+    ({"OMP_WAIT_POLICY": "active"}, ("active", "")),
+])
+def test_openmp_threads_wait_passively_unless_told_otherwise(given, used):
+    names = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    show = f"print(*(os.environ.get(name, '') for name in {names}), sep=',')"
+    assert start(show, env={**environment, **given}).communicate()[0] == ",".join(used) + "\n"
+
 
 
 def test_the_module_imports_no_library():

@@ -62,6 +62,7 @@ def test_nnpack_gives_the_convolution(shape, bias, relu, at_once, nnpack, monkey
     ({"avx2": True, "cpu_name": "Intel Core"}, True, True),
     ({"avx2": True, "avx512_f": True, "cpu_name": "AMD EPYC"}, True, True),
     ({"avx2": True, "avx512_f": True, "cpu_name": "Intel Xeon"}, True, False),
+    ({"avx2": True, "avx512_f": True, "avx512_vp2intersect": True, "cpu_name": "AMD EPYC"}, True, False),   # Zen 5
     ({"avx2": True, "cpu_name": "AMD Ryzen"}, False, False),        # Windows
     ({}, True, False),                                              # ARM, and old versions of PyTorch
 ])

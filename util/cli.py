@@ -19,8 +19,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 # PyTorch's OpenMP threads spin while they wait, which ruins the speed beside any other busy process: 1.92 s a frame
-# instead of 0.62 (lite, 480x854, two cores). OpenMP reads the variable when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# instead of 0.62 (lite, 480x854, two cores). Some microseconds of it save most of the time that waking a thread takes.
+# OpenMP reads the variables when torch is imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")         # of GNU's OpenMP, that of PyTorch on Linux
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # The signals that ask a process to end. Windows has no SIGHUP.
