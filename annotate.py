@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 from inference.arguments import add_arguments
-from util.cli import InputError, run
+from util.cli import InputError, extras_for, run
 
 MAX_MEMORY_FRAMES = 20          # so that long clips need bounded memory and time per frame
 
@@ -48,16 +47,14 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    missing = [name for name in ("av", "starlette", "uvicorn") if find_spec(name) is None]
-    if missing:
-        raise InputError(f"annotate.py needs {', '.join(missing)}; install with pip install -r "
-                         "requirements-extras.txt")
+    with extras_for("annotate.py"):
+        import av  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn
     import secrets
     import socket
     import webbrowser
     from contextlib import closing
-
-    import uvicorn
 
     from annotation.frames import ClipFrames
     from annotation.jobs import Jobs, Worker

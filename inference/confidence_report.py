@@ -10,9 +10,9 @@ import numpy as np
 from dataset.video import Video
 from inference.confidence import MIN_CONFIDENCE, ObjectConfidence, is_doubtful
 from inference.results import CONFIDENCE_FILES
-from util.cli import matplotlib_for
+from util.cli import extras_for
 
-with matplotlib_for("--confidence"):
+with extras_for("--confidence"):
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

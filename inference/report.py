@@ -31,10 +31,10 @@ from inference.scoring import (
     not_compared,
 )
 from model.network import PropagationNetwork
-from util.cli import matplotlib_for
+from util.cli import extras_for
 from util.files import write_atomic
 
-with matplotlib_for("--report"):
+with extras_for("--report"):
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from inference.arguments import weights_file
 from model.defaults import STRIDE, default_weights
-from util.cli import InputError, at_least, positive_int, run
+from util.cli import InputError, at_least, extras_for, positive_int, run
 
 
 def main() -> None:
@@ -30,12 +30,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.objects > 255:
         raise InputError(f"--objects {args.objects}: must be at most 255")
-    try:
+    with extras_for("scripts/export_onnx.py"):
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise InputError("scripts/export_onnx.py needs onnx, onnxruntime and onnxscript; install them with pip install "
-                         "-r requirements-extras.txt") from error
     from inference.propagation import load_for_propagation
     from scripts.onnx_export import compare, export
     network = load_for_propagation(args.model, "cpu")

@@ -63,6 +63,10 @@ if [ -z "$youtube" ]; then
         --annotated ${annotated[@]+"${annotated[@]}"} --parts ${parts[@]+"${parts[@]}"}
 fi
 
+# bfloat16 is faster on CPUs that have it.
+amp=$("$PYTHON" -c 'import torch; from util.device import has_bfloat16_instructions as has
+print("--amp" * has(torch.device("cpu")))')
+
 latest() { ls -t $1 2>/dev/null | head -1 || true; }
 
 # stage NAME ITERATIONS STEPS ARGUMENTS...: starts or resumes a run from the weights of the previous one.
@@ -75,16 +79,15 @@ stage() {
     [ -z "$weights" ] || return 0
     checkpoint=$(latest "saves/*_$name/*_${name}_checkpoint.pth")
     "$PYTHON" "$CODE/train.py" --network lite --id "$name" -i $iterations --steps $steps --gamma 0.3 --encoder_lr 0.1 \
-        --save_every 250 --num_workers "${WORKERS:-2}" ${checkpoint:+--load_model $checkpoint} $start "$@"
+        --save_every 250 --num_workers "${WORKERS:-2}" $amp ${checkpoint:+--load_model $checkpoint} $start "$@"
     weights=$(latest "saves/*_$name/*_${name}_$iterations.pth")
 }
 
-# Static images, then videos with the memory read as in inference.
+# Static images, then videos. Inference always has the last frame in memory, so the frames of a sample are near each
+# other.
 stage s0 900 "700" --stage 0 -b 4 --size 160 --lr 1e-3 --static_root "${static:-made/static}"
-videos=(--stage 2 -b 2 --top_k 16 --ema 0.998 --davis_root "$davis" --yv_root "${youtube:-composed/YouTube}")
-stage a 1100 "700 950" "${videos[@]}" --size 256 --frames 5 --lr 3e-4
-stage b 570 "" "${videos[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 9
-# Inference always has the last frame in memory, so the frames of a sample are near each other. Not longer: then the
-# masks miss parts of objects that turn.
-stage c 500 "" "${videos[@]}" --size 320 --frames 6 --lr 2e-4 --kernel_sigma 7 --max_distance 5
+videos=(--stage 2 -b 2 --kernel_sigma 7 --max_distance 5 --ema 0.998 --davis_root "$davis"
+        --yv_root "${youtube:-composed/YouTube}")
+stage a 1500 "1000 1300" "${videos[@]}" --size 256 --frames 5 --lr 3e-4
+stage b 2400 "1500 2000" "${videos[@]}" --size 320 --frames 6 --lr 2e-4
 "$PYTHON" -m scripts.shrink_weights "$weights" lite.pth

@@ -58,12 +58,13 @@ def pluralize(number: int, noun: str) -> str:
 
 
 @contextmanager
-def matplotlib_for(flag: str) -> Iterator[None]:
-    """Raise InputError if the block, which imports matplotlib for a flag, fails: requirements.txt does not have it."""
+def extras_for(user: str) -> Iterator[None]:
+    """Raise InputError if the block, which imports packages of requirements-extras.txt for a script or flag, fails."""
     try:
         yield
     except ImportError as error:
-        raise InputError(f"{flag} needs matplotlib; install it with pip install -r requirements-extras.txt") from error
+        package = (error.name or str(error)).partition(".")[0]
+        raise InputError(f"{user} needs {package}; install it with pip install -r requirements-extras.txt") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
