@@ -86,10 +86,10 @@ class Worker:
 
     def send(self, one: Pass) -> None:
         """Ask for a pass. A worker that has ended is started again."""
-        self._stop.clear()
         if not self._process.is_alive():
-            self._start()
+            self._start()                   # with a new event: a killed worker may have left the old one locked
             self.wait_until_ready()
+        self._stop.clear()
         self._pipe.send(one)
 
     def receive(self) -> tuple:
@@ -186,8 +186,6 @@ class Jobs:
         except Exception as error:
             job.message, job.status = f"{type(error).__name__}: {first_line(error)}", "failed"
             raise
-        finally:
-            self._end = None
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
@@ -200,10 +198,13 @@ class Jobs:
                 _check_masks(project.masks, job.direction, until)       # they may have changed since the click
                 masks = {index: Path(shutil.copy(path, folder)) for index, path in project.masks.items()}
                 passes = self._passes(job, Video(project.frames.name, project.frames.reader, masks), until)
-            for one in passes:
-                self._end = one.direction, one.indices[-1], one.depends[-1]
-                self.stop_if_stale()
-                self._run_pass(job, one)
+            try:
+                for one in passes:
+                    self._end = one.direction, one.indices[-1], one.depends[-1]
+                    self.stop_if_stale()
+                    self._run_pass(job, one)
+            finally:
+                self._end = None            # before the status allows another job
         job.message = f"{pluralize(job.total, 'frame')} propagated" if job.total else "all frames are up to date"
 
     def _passes(self, job: Job, video: Video, until: int | None) -> list[Pass]:

@@ -77,7 +77,7 @@ stage() {
     shift 3
     weights=$(latest "saves/*_$name/*_${name}_$iterations.pth")
     [ -z "$weights" ] || return 0
-    checkpoint=$(latest "saves/*_$name/*_${name}_checkpoint.pth")
+    checkpoint=$(latest "saves/*_$name/*_${name}_checkpoint*.pth")       # ..._new if it was not renamed any more
     "$PYTHON" "$CODE/train.py" --network lite --id "$name" -i $iterations --steps $steps --gamma 0.3 --encoder_lr 0.1 \
         --save_every 250 --num_workers "${WORKERS:-2}" $amp ${checkpoint:+--load_model $checkpoint} $start "$@"
     weights=$(latest "saves/*_$name/*_${name}_$iterations.pth")

@@ -77,11 +77,11 @@ def screen():
     """A virtual screen with the program's windows on it: a function that runs xdotool, and the screen's name."""
     if not (shutil.which("Xvfb") and shutil.which("xdotool")):
         pytest.skip("needs Xvfb and xdotool")
-    name = f":{90 + os.getpid() % 900}"
-    server = subprocess.Popen(["Xvfb", name, "-screen", "0", "1200x400x24", "-noreset"], stderr=subprocess.DEVNULL)
-    yield name
+    server = subprocess.Popen(["Xvfb", "-displayfd", "1", "-screen", "0", "1200x400x24", "-noreset"], text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    yield f":{server.stdout.readline().strip()}"
     server.kill()
-    server.wait()
+    server.communicate()
 
 
 @pytest.mark.slow
@@ -107,11 +107,12 @@ def test_the_heat_map_follows_the_mouse(screen, network, tmp_path):
         """The part of the screen that the window covers."""
         place = dict(line.split("=") for line in xdotool("getwindowgeometry", "--shell", window(title)) if "=" in line)
         grabbed = np.asarray(ImageGrab.grab(xdisplay=screen).convert("RGB"))
-        x, y = int(place["X"]), int(place["Y"])
-        return grabbed[y:y + int(place["HEIGHT"]), x:x + int(place["WIDTH"])]
+        x, y, width, height = (int(place.get(name, 0)) for name in ("X", "Y", "WIDTH", "HEIGHT"))    # none: it has gone
+        return grabbed[y:y + height, x:x + width]
 
     def soon(title, image, seconds=60):
         """Wait until the window shows the image (it may have a border)."""
+        window(title)                   # starting the program does not count
         deadline, best = time.time() + seconds, 255.0
         while time.time() < deadline:
             view = shown(title)

@@ -12,6 +12,7 @@ import time
 import zipfile
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -52,7 +53,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content[:len(content) // 2] if answer in ("cut", "interrupt") else content)
         if answer == "interrupt":
-            time.sleep(0.3)     # gdown writes what it received
+            end = time.monotonic() + 60
+            while not any(file.stat().st_size > 500_000 for file in Path("..").glob("static_data.zip*")):
+                assert time.monotonic() < end
+                time.sleep(0.05)
             os.kill(os.getpid(), signal.SIGINT)
 
 

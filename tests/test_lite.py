@@ -85,6 +85,7 @@ def test_imagenet_weights_continue_in_the_deep_stages(tmp_path):
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 6), (5, 7), (4, 7)])
 def test_deep_features_have_any_size(height, width):
+    torch.manual_seed(0)
     deep, f16 = DeepFeatures(112), torch.randn(1, 112, height, width)
     even = F.pad(f16, (0, width % 2, 0, height % 2), mode="replicate")
     assert deep.stages(even).shape == (1, 320, (height + 1) // 2, (width + 1) // 2)

@@ -42,9 +42,10 @@ case "$*" in
         exit "$CODE" ;;
 esac
 """
-# Stands for sleep: logs its argument, and sleeps for $MINUTES instead.
+# Stands for sleep: logs its argument, and sleeps for $MINUTES instead, from the start of training on.
 SLEEP = """#!/bin/sh
 echo "sleep $1" >> "$LOG"
+until grep -q train.py "$LOG"; do /bin/sleep 0.1; done
 exec /bin/sleep "$MINUTES"
 """
 
@@ -137,12 +138,12 @@ def train(tmp_path):
 
 def finish(process, log):
     """The exit code, the output, and the logged commands but sleep, which would keep the output open."""
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     return process.returncode, output, [line for line in log.read_text().splitlines() if not line.startswith("sleep")]
 
 
 def wait_until(condition):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -182,7 +183,7 @@ def test_a_signal_ends_training_and_the_checkpoint_is_kept(train, tmp_path, numb
 
 def test_the_timer_has_the_time_that_is_left(train, tmp_path):
     process = train("out", SECONDS="100", TRAINING="60", MINUTES="0.3")
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     left = int(re.search("^sleep ([0-9]+)", (tmp_path / "log").read_text(), re.MULTILINE)[1])
     assert 470 < left <= 480
 

@@ -11,7 +11,7 @@ from util.parallel import run_jobs
 
 
 def touch(path):
-    time.sleep(0.02)
+    time.sleep(0.1)
     Path(path).touch()
 
 
@@ -32,7 +32,7 @@ def test_any_other_error_cancels_the_jobs_that_have_not_started(tmp_path):
         run_jobs(jobs, 1, "files")
     done = len(list(tmp_path.iterdir()))
     assert done < 10
-    time.sleep(0.1)
+    time.sleep(0.3)
     assert len(list(tmp_path.iterdir())) == done
 
 

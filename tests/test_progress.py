@@ -16,13 +16,14 @@ def main():
     from util import progress
     seconds, stop = float(sys.argv[1]), int(sys.argv[2])
     progress.SECONDS_BETWEEN_LINES = seconds or progress.SECONDS_BETWEEN_LINES
+    start = time.monotonic()
     with progress.progress_bar(300, "frames") as bar:
         for index in range(300):
             bar.increment()
             time.sleep(0.004)
             if index + 1 == stop:
                 raise OSError("stopped")
-    print("done")
+    print("done", time.monotonic() - start)
 
 run(main)
 """
@@ -34,18 +35,19 @@ def run_job(seconds, stop=0):
 
 
 def test_a_pipe_gets_few_lines_and_the_last_is_complete():
-    result = run_job(0)
-    _, final = result.stderr.splitlines()        # the work takes less than 10 s
+    result = run_job(1000)
+    _, final = result.stderr.splitlines()
     assert re.match(r"300 of 300 frames 100% \|#+\| *\d+\.\d\d frames/s", final)
-    assert result.stdout == "done\n"
+    assert result.stdout.startswith("done")
 
 
 def test_lines_come_at_intervals():
-    assert 4 <= len(run_job(0.2).stderr.splitlines()) <= 20
+    result = run_job(0.2)
+    assert 4 <= len(result.stderr.splitlines()) <= float(result.stdout.split()[1]) / 0.2 + 3
 
 
 def test_an_error_comes_after_the_last_state_of_the_bar():
-    _, last, message = run_job(0, stop=200).stderr.splitlines()
+    _, last, message = run_job(1000, stop=200).stderr.splitlines()
     assert last.startswith("200 of 300 frames")
     assert message == "error: stopped"
 
@@ -73,4 +75,4 @@ def test_without_standard_error_the_work_is_done(redirect, tmp_path):
     result = subprocess.run(f"'{sys.executable}' {job} 0 0 {redirect}", shell=True, cwd=ROOT, check=False,
                             env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE)
     assert result.returncode == 0
-    assert result.stdout == (b"" if "&- 2" in redirect else b"done\n")
+    assert result.stdout[:4] == (b"" if "&- 2" in redirect else b"done")

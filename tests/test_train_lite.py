@@ -18,7 +18,7 @@ case "$*" in
     *train.py*)
         mkdir -p "saves/now_$5"
         cd "saves/now_$5"
-        if [ "$5" = "$STOP" ]; then echo > "now_$5_checkpoint.pth"; exit 130; fi
+        if [ "$5" = "$STOP" ]; then echo > "now_$5_$LAST.pth"; exit 130; fi
         echo "$5" > "now_$5_$7.pth" ;;
 esac
 """
@@ -86,14 +86,15 @@ def test_youtube_replaces_the_composed_videos(recipe, tmp_path):
         assert f"--yv_root {tmp_path}/You Tube " in runs(commands)[name]
 
 
-def test_the_same_command_resumes(recipe):
-    code, _, commands = recipe("work", "--davis_root", "DAVIS", STOP="a")
+@pytest.mark.parametrize("last", ["checkpoint", "checkpoint_new"])       # the second if killed before it is renamed
+def test_the_same_command_resumes(recipe, last):
+    code, _, commands = recipe("work", "--davis_root", "DAVIS", STOP="a", LAST=last)
     assert code == 130
     assert list(runs(commands)) == ["s0", "a"]
     code, _, commands = recipe("work", "--davis_root", "DAVIS")
     assert code == 0
     assert list(runs(commands)) == ["a", "b"]
-    assert " --load_model saves/now_a/now_a_checkpoint.pth --load_network saves/now_s0/now_s0_900.pth " in \
+    assert f" --load_model saves/now_a/now_a_{last}.pth --load_network saves/now_s0/now_s0_900.pth " in \
         runs(commands)["a"]
     assert "--load_model" not in runs(commands)["b"]
     _, _, commands = recipe("work", "--davis_root", "DAVIS")
