@@ -11,7 +11,7 @@ import time
 import progressbar
 import pytest
 import torch
-from commands import command
+from commands import ROOT, command
 from test_training_data import static_folder, video_root
 
 import train as script
@@ -71,6 +71,21 @@ def start(folder, data, *arguments, launcher=(), **environment):
                             env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **environment})
 
 
+# Runs the script that is named first, and kills the process when it has saved its first checkpoint.
+KILLED_WHEN_SAVED = """
+import os, runpy, signal, sys
+from model.model import Trainer
+
+def save_and_die(*arguments, save=Trainer.save):
+    save(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Trainer.save = save_and_die
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def saved(folder, iteration):
     """The weights that a run saved."""
     path, = folder.glob(f"saves/*/*_{iteration}.pth")
@@ -121,11 +136,10 @@ def test_a_killed_training_resumes_as_if_nothing_had_happened(train, data, tmp_p
     # In stage 1, with five frames a video, the samples do not depend on the number of iterations.
     arguments = (*LITE, "--id", "x", "--stage", 1, "-i", 6, "--steps", 5, "--ema", 0.9, "--kernel_sigma", 2)
     train(*arguments, folder=tmp_path / "whole")
-    process = start(tmp_path / "killed", data, *arguments, "-i", 100_000, "--save_every", 4)
-    while not list(tmp_path.glob("killed/saves/*/*_checkpoint.pth")) and process.poll() is None:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
+    process = start(tmp_path / "killed", data, *arguments, "-i", 100_000, "--save_every", 4,
+                    launcher=("-c", KILLED_WHEN_SAVED), PYTHONPATH=str(ROOT))
     process.communicate()
+    assert process.returncode == -signal.SIGKILL
     checkpoint, = tmp_path.glob("killed/saves/*/*_checkpoint.pth")
     assert torch.load(checkpoint, weights_only=True)["it"] == 4
     out, err = train(*arguments, "--load_model", checkpoint, "--lr", 1e-3, folder=tmp_path / "resumed")
