@@ -64,7 +64,7 @@ def should_use_winograd(x: Tensor, weight: Tensor) -> bool:
 
 @functools.cache
 def uses_nnpack() -> bool:
-    """Return whether NNPACK is there and faster: on x86 CPUs with AVX2, but not 512 bits wide as Intel's and Zen 5."""
+    """Return whether NNPACK is there and faster: with AVX2, but not with AVX-512 at full width (Intel, Zen 5)."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     # Zen 4 computes the 512 bits of AVX-512 in two halves. Unlike Zen 5, it has no VP2INTERSECT.
     intel = "Intel" in capabilities.get("cpu_name", "Intel")
