@@ -57,7 +57,7 @@ def main() -> None:
             network = build("lite")
             start_from_imagenet(network, None)
             save(plain_state(network), weights)
-        shrink_weights(weights, work / "weights.pth")
+        shrink_weights([weights], work / "weights.pth")
         resize = partial(resize_image, shorter=args.size, enlarge=False, quality=args.quality)
         jobs = [partial(resize, folder / name, work / target / name)
                 for target, folder in folders.items() for name in images_below(folder)]

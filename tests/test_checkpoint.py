@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from model.checkpoint import check_state, fold_batch_norm, load_state, read_file, read_state, save
-from model.variants import lite_network
+from model.variants import lite_network, published_network
+from scripts.shrink_weights import shrink_weights
 from util.cli import InputError
 
 
@@ -110,3 +111,18 @@ def test_batch_norm_is_folded_into_its_convolution_whatever_the_order_of_attribu
     block.bn1 = nn.BatchNorm2d(4)
     with pytest.raises(KeyError, match="conv1"):
         fold_batch_norm(block)
+
+
+def test_weights_in_16_bits_are_the_mean_of_the_files(tmp_path):
+    networks = [lite_network(), lite_network()]
+    paths = [tmp_path / "a.pth", tmp_path / "b.pth"]
+    for network, path in zip(networks, paths, strict=True):
+        save(network.state_dict(), path)
+    shrink_weights(paths, tmp_path / "mean.pth")
+    found = read_file(tmp_path / "mean.pth")
+    for name, value in networks[0].state_dict().items():
+        mean = (value + networks[1].state_dict()[name]) / 2 if value.is_floating_point() else value
+        assert torch.equal(found[name], mean.half() if value.is_floating_point() else mean), name
+    save(published_network().state_dict(), paths[1])
+    with pytest.raises(InputError, match=r"b\.pth: weights of another network than .*a\.pth"):
+        shrink_weights(paths, tmp_path / "mean.pth")

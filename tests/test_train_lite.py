@@ -14,7 +14,7 @@ case "$2" in
 esac
 echo "$@" >> "$LOG"
 case "$*" in
-    *shrink_weights*) cp "$3" "$4" ;;
+    *shrink_weights*) cat "$3" "$4" > "$5" ;;
     *train.py*)
         mkdir -p "saves/now_$5"
         cd "saves/now_$5"
@@ -64,8 +64,8 @@ def test_all_stages_run_in_order(recipe, tmp_path):
     for name, before in zip(STAGES[1:], STAGES, strict=False):
         assert f" --load_network saves/now_{before}/now_{before}_{trained[before].split()[0]}.pth " in trained[name]
         assert f" --davis_root {tmp_path}/DAVIS --yv_root composed/YouTube " in trained[name]
-    assert commands[-1] == f"-m scripts.shrink_weights saves/now_b/now_b_{trained['b'].split()[0]}.pth lite.pth"
-    assert (tmp_path / "work/lite.pth").read_text() == "b\n"
+    assert commands[-1].startswith("-m scripts.shrink_weights saves/now_a/now_a_")
+    assert (tmp_path / "work/lite.pth").read_text() == "a\nb\n"
 
 
 def test_the_published_static_data_and_more_iterations(recipe, tmp_path):
