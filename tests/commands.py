@@ -1,6 +1,7 @@
 """Running the project's scripts as a user does."""
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -15,3 +16,9 @@ def command(script: str, *args: object) -> list[str]:
     path = Path(script)
     start = ["-m", ".".join(path.with_suffix("").parts)] if path.parts[0] == "scripts" else [str(ROOT / path)]
     return [sys.executable, *start, *map(str, args)]
+
+
+def free_port() -> int:
+    """A port of this machine that no program uses."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from commands import ROOT
+from commands import ROOT, free_port
 
 from util.cli import InputError
 from util.device import ProcessGroup, pick_device
@@ -29,9 +29,7 @@ run(main)
 
 
 def start(*ranks):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return [subprocess.Popen([sys.executable, "-c", JOB], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                              text=True, env={**environment, "RANK": str(rank)}) for rank in ranks], port

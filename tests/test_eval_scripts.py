@@ -3,7 +3,6 @@ import importlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, command
+from commands import ROOT, command, free_port
 from PIL import Image
 
 from dataset.davis import davis_2017
@@ -265,8 +264,7 @@ def test_processes_of_torchrun_divide_the_videos(davis16, finished16, tmp_path):
 @pytest.mark.slow
 def test_an_early_error_of_one_process_ends_all(davis16, tmp_path):
     """Without torchrun, which would stop the others."""
-    with socket.create_server(("localhost", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     processes = [subprocess.Popen(command("eval_davis_2016.py", "--davis", davis, "--model", "lite", "--output",
                                           tmp_path / "out"), cwd=tmp_path, text=True, stderr=subprocess.PIPE,
                                   env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_PORT": str(port),

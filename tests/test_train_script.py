@@ -3,7 +3,6 @@ import multiprocessing
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ import time
 import progressbar
 import pytest
 import torch
-from commands import ROOT, command
+from commands import ROOT, command, free_port
 from test_training_data import static_folder, video_root
 
 import train as script
@@ -190,8 +189,7 @@ def test_two_processes_learn_what_one_with_twice_the_batch_does(data, one_proces
 
 @pytest.mark.slow
 def test_all_processes_end_when_one_has_bad_input(data, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     ranks = [start(tmp_path, data, *LITE, "--stage", 1, *(("--bl_root", "nowhere") if rank else ()),
                    RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)) for rank in (0, 1)]
     errors = [process.communicate(timeout=120)[1].splitlines()[-1] for process in ranks]
