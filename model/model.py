@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -18,6 +19,7 @@ from model.losses import bootstrapped_cross_entropy, overlap
 from model.memory_reader import MemoryBlock, readout
 from model.network import PropagationNetwork, Query
 from util.cli import InputError
+from util.files import atomic_file
 
 WEIGHT_DECAY = 1e-7
 IMAGE_ENCODER = "rgb_encoder.", "kv_q_f16.deep.stages."         # names of its parameters
@@ -165,10 +167,12 @@ class Trainer:
         if self.average:
             content["average"] = plain_state(self.average)
         save(content.get("average", content["network"]), folder / f"{folder.name}_{iteration}.pth")
-        checkpoint, new = (folder / f"{folder.name}_checkpoint{suffix}.pth" for suffix in ("", "_new"))
+        checkpoint, previous, new = (folder / f"{folder.name}_checkpoint{suffix}.pth"
+                                     for suffix in ("", "_previous", "_new"))
         save(content, new)
-        if checkpoint.exists():
-            os.replace(checkpoint, folder / f"{folder.name}_checkpoint_previous.pth")
+        if checkpoint.exists():             # copied, not renamed: there is a checkpoint at any time
+            with atomic_file(previous) as partial:
+                shutil.copyfile(checkpoint, partial)
         os.replace(new, checkpoint)
 
     def load(self, path: Path) -> tuple[int, dict[str, Any]]:

@@ -9,7 +9,7 @@
 # S           the published static data, used instead of synthetic images
 # Y           YouTubeVOS, used instead of composed videos
 #
-# On two CPU cores (Zen 5), this took about 70 minutes. After an interruption, the same command resumes. With more time
+# On two CPU cores (Zen 5), this took 76 minutes. After an interruption, the same command resumes. With more time
 # or a GPU:
 #
 #   ITERATIONS=20 IMAGES=20000 VIDEOS=5000 WORKERS=8 scripts/train_lite.sh ...       # 20 times the iterations
@@ -77,7 +77,7 @@ stage() {
     shift 3
     weights=$(latest "saves/*_$name/*_${name}_$iterations.pth")
     [ -z "$weights" ] || return 0
-    checkpoint=$(latest "saves/*_$name/*_${name}_checkpoint*.pth")       # ..._new if it was not renamed any more
+    checkpoint=$(latest "saves/*_$name/*_${name}_checkpoint.pth")
     "$PYTHON" "$CODE/train.py" --network lite --id "$name" -i $iterations --steps $steps --gamma 0.3 --encoder_lr 0.1 \
         --save_every 250 --num_workers "${WORKERS:-2}" $amp ${checkpoint:+--load_model $checkpoint} $start "$@"
     weights=$(latest "saves/*_$name/*_${name}_$iterations.pth")

@@ -251,5 +251,5 @@ def test_a_second_window_and_a_server_that_has_gone(browser, server, tmp_path):
     second.wait_for_selector('#stage[data-exact="true"]')
     first.page.wait_for_selector("#take", state="visible")
     server.process.kill()
-    second.wait_for_selector("#banner", state="visible")
+    second.wait_for_selector("#banner", state="visible", timeout=10_000)
     assert re.search("server is not running", second.locator("body").inner_text())

@@ -152,8 +152,10 @@ def test_a_propagation_stops_and_gives_way_to_a_correction(serve, clip):
         400, {"error": "the propagation has not ended yet; stop it first"})
     server.job(lambda job: job["done"] >= 2)
     with server.frozen():
+        start = time.monotonic()
         status, frame = server.request("GET", "frames/9")
-        assert (status, frame[:2]) == (200, b"\xff\xd8")        # not blocked by the propagation
+        assert (status, frame[:2]) == (200, b"\xff\xd8")
+        assert time.monotonic() - start < 1         # not blocked by the propagation
         server.request("POST", "stop")
     job = server.job()
     assert job["status"] == "stopped"

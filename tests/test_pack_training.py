@@ -138,12 +138,12 @@ def train(tmp_path):
 
 def finish(process, log):
     """The exit code, the output, and the logged commands but sleep, which would keep the output open."""
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=20)
     return process.returncode, output, [line for line in log.read_text().splitlines() if not line.startswith("sleep")]
 
 
 def wait_until(condition):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -183,7 +183,7 @@ def test_a_signal_ends_training_and_the_checkpoint_is_kept(train, tmp_path, numb
 
 def test_the_timer_has_the_time_that_is_left(train, tmp_path):
     process = train("out", SECONDS="100", TRAINING="60", MINUTES="0.3")
-    process.communicate(timeout=60)
+    process.communicate(timeout=20)
     left = int(re.search("^sleep ([0-9]+)", (tmp_path / "log").read_text(), re.MULTILINE)[1])
     assert 470 < left <= 480
 

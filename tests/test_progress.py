@@ -23,7 +23,8 @@ def main():
             time.sleep(0.004)
             if index + 1 == stop:
                 raise OSError("stopped")
-    print("done", time.monotonic() - start)
+    print("done")
+    print(time.monotonic() - start)
 
 run(main)
 """
@@ -35,10 +36,10 @@ def run_job(seconds, stop=0):
 
 
 def test_a_pipe_gets_few_lines_and_the_last_is_complete():
-    result = run_job(1000)
-    _, final = result.stderr.splitlines()
+    result = run_job(0)
+    _, final = result.stderr.splitlines()        # the work takes less than 10 s
     assert re.match(r"300 of 300 frames 100% \|#+\| *\d+\.\d\d frames/s", final)
-    assert result.stdout.startswith("done")
+    assert result.stdout.startswith("done\n")
 
 
 def test_lines_come_at_intervals():
@@ -47,7 +48,7 @@ def test_lines_come_at_intervals():
 
 
 def test_an_error_comes_after_the_last_state_of_the_bar():
-    _, last, message = run_job(1000, stop=200).stderr.splitlines()
+    _, last, message = run_job(0, stop=200).stderr.splitlines()
     assert last.startswith("200 of 300 frames")
     assert message == "error: stopped"
 
@@ -75,4 +76,4 @@ def test_without_standard_error_the_work_is_done(redirect, tmp_path):
     result = subprocess.run(f"'{sys.executable}' {job} 0 0 {redirect}", shell=True, cwd=ROOT, check=False,
                             env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE)
     assert result.returncode == 0
-    assert result.stdout[:4] == (b"" if "&- 2" in redirect else b"done")
+    assert result.stdout.splitlines()[:1] == ([] if "&- 2" in redirect else [b"done"])

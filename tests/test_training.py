@@ -315,6 +315,20 @@ def test_the_weights_file_holds_the_average_and_the_checkpoint_everything(tmp_pa
     assert torch.equal(late.average.weight, late.network.weight)
 
 
+def test_there_is_a_checkpoint_at_any_time(tmp_path, monkeypatch):
+    trainer, checkpoint = saved_run(tmp_path / "x")
+    found, replace = [], os.replace
+
+    def watch(*paths, **folders):
+        replace(*paths, **folders)
+        found.append(torch.load(checkpoint, weights_only=True)["it"])
+    monkeypatch.setattr(os, "replace", watch)
+    trainer.save(tmp_path / "x", 2, {})
+    assert found == [1, 1, 1, 2]        # after the weights, the new checkpoint, the copy of the old one, and the last step
+    assert torch.load(tmp_path / "x/x_checkpoint_previous.pth", weights_only=True)["it"] == 1
+    assert len(list((tmp_path / "x").iterdir())) == 4
+
+
 @pytest.mark.parametrize(("damage", "message"), [
     (lambda content: content.update(it="7"), "damaged checkpoint"),
     (lambda content: content.update(it=-1), "damaged checkpoint"),

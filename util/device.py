@@ -89,7 +89,9 @@ class ProcessGroup(NamedTuple):
             raise InputError(f"WORLD_SIZE={os.environ['WORLD_SIZE']}: cannot reach the other processes "
                              f"({first_line(error)}); if none of them has failed, start them with torchrun, or unset "
                              f"WORLD_SIZE to run alone") from error
-        return cls(distributed.get_rank(), distributed.get_world_size(), connection)
+        group = cls(distributed.get_rank(), distributed.get_world_size(), connection)
+        group.any(False)        # so that none can fail, which ends it, while others are still connecting
+        return group
 
     def any(self, flag: bool) -> bool:
         """Whether ``flag`` is set in any process; waits for all of them."""
