@@ -324,7 +324,7 @@ def test_there_is_a_checkpoint_at_any_time(tmp_path, monkeypatch):
         found.append(torch.load(checkpoint, weights_only=True)["it"])
     monkeypatch.setattr(os, "replace", watch)
     trainer.save(tmp_path / "x", 2, {})
-    assert found == [1, 1, 1, 2]        # after the weights, the new checkpoint, the copy of the old one, and the last step
+    assert found == [1, 1, 1, 2]        # after the weights, the new checkpoint, the copy of the old one, the last step
     assert torch.load(tmp_path / "x/x_checkpoint_previous.pth", weights_only=True)["it"] == 1
     assert len(list((tmp_path / "x").iterdir())) == 4
 
