@@ -233,7 +233,7 @@ def create_app(project: Project, jobs: Jobs, info: dict, port: int, token: str) 
 
 
 def propagate_command(args: argparse.Namespace, folder: Path) -> str:
-    """The command that gives the same masks as the page, if every pass has been propagated."""
+    """The command that gives the same masks as the page, if both passes have been propagated."""
     source = ["--images", args.images] if args.video is None else ["--video", args.video]
     flags = [] if args.size is None else ["--size", args.size]
     flags += [f"--{name}" for name in ("use_km", "no_km", "no_top", "amp", "tf32") if getattr(args, name)]

@@ -81,11 +81,11 @@ def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--amp``, ``--no_amp`` and ``--tf32``."""
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument("--amp", action="store_true", default=None,
-                           help="automatic mixed precision: faster on most GPUs, masks differ slightly (default: off; "
-                                "lite: on where the CPU has bfloat16 instructions)")
+                           help="automatic mixed precision: 16 bits where that is safe, masks differ slightly "
+                                "(default: off; lite: on if it runs on a CPU with bfloat16 instructions)")
     precision.add_argument("--no_amp", action="store_false", dest="amp", help="no mixed precision, for any network")
     parser.add_argument("--tf32", action="store_true",
-                        help="allow TF32 on NVIDIA GPUs: faster, masks differ slightly (default: off)")
+                        help="allow TF32 on NVIDIA GPUs; masks differ slightly (default: off)")
 
 
 def benchmark_parser(description: str, size: int | None = None) -> argparse.ArgumentParser:

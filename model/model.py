@@ -55,12 +55,13 @@ class TrainingForward(nn.Module):
         Returns:
             the predictions for frames 2 to T. Gradients flow through the memory.
         """
-        memory, predictions = [self._memorize(frames[:, 0], masks)], []
-        for index in range(1, frames.shape[1]):
-            query = self.network.encode_query(frames[:, index])
+        first, *others = frames.unbind(1)
+        queries = self.network.encode_query(torch.cat(others)).chunk(len(others))
+        memory, predictions = [self._memorize(first, masks)], []
+        for frame, query in zip(others, queries, strict=True):
             predictions.append(self._segment(query, memory, selector))
-            if index < frames.shape[1] - 1:
-                memory.append(self._memorize(frames[:, index], predictions[-1].probabilities, query))
+            if frame is not others[-1]:
+                memory.append(self._memorize(frame, predictions[-1].probabilities, query))
         return tuple(predictions)
 
     def _memorize(self, frame: Tensor, masks: Tensor, query: Query | None = None) -> MemoryBlock:

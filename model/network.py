@@ -19,10 +19,17 @@ class Query(NamedTuple):
     key: Tensor                 # (B, C_k, h, w)
     context: DecoderContext
 
+    def chunk(self, count: int) -> list[Query]:
+        """Split the batch into equal parts."""
+        f16, key, (value, skip8, skip4) = self
+        values = zip(*(part.chunk(count) for part in value), strict=True)
+        contexts = map(DecoderContext, values, skip8.chunk(count), skip4.chunk(count))
+        return list(map(Query, f16.chunk(count), key.chunk(count), contexts))
+
 
 def objects_per_batch(device: torch.device) -> int:
-    """Return how many objects are encoded or decoded together; on a CPU more than one costs memory for no gain."""
-    return 1 if device.type == "cpu" else 4
+    """Return how many objects are encoded or decoded together; at inference on a CPU, more than one is no faster."""
+    return 1 if device.type == "cpu" and not torch.is_grad_enabled() else 4
 
 
 class PropagationNetwork(nn.Module):

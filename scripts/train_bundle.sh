@@ -55,8 +55,8 @@ if [ $seconds -lt 30 ]; then
 fi
 id=bundle$(date +%s) code=0                              # an id of its own, to find the files of this run
 "$PYTHON" train.py --network lite --id "$id" --stage 2 -b 8 \
-    -i 20000 --steps 12000 17000 --lr 3e-4 --gamma 0.3 --encoder_lr 0.1 --size 320 --frames 6 --top_k 16 \
-    --kernel_sigma 7 --ema 0.998 --davis_root DAVIS --yv_root composed/YouTube \
+    -i 20000 --steps 12000 17000 --lr 3e-4 --gamma 0.3 --encoder_lr 0.1 --size 320 --frames 6 --kernel_sigma 7 \
+    --max_distance 5 --ema 0.998 --davis_root DAVIS --yv_root composed/YouTube \
     --num_workers "$cores" $start "$@" &
 training=$!
 trap 'kill $training || true' INT TERM HUP               # Ctrl-C does not reach a process in the background

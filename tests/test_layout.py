@@ -1,19 +1,19 @@
-"""The floors of the project: each module imports only from floors below its own, or from its own package."""
+"""The layers of the project: each module imports only from layers below its own, or from its own package."""
 import ast
 from pathlib import Path
 
 import pytest
 from commands import ROOT
 
-FLOORS = {"util": 1, "dataset": 2, "model": 2, "inference_core": 3, "train": 3, "download_model": 3,
+LAYERS = {"util": 1, "dataset": 2, "model": 2, "inference_core": 3, "train": 3, "download_model": 3,
           "download_datasets": 3, "download_bl30k": 3, "inference": 4, "propagate": 5, "eval_davis": 5,
           "eval_davis_2016": 5, "eval_youtube": 5, "try_correspondence": 5, "scripts": 5,
           "annotation": 5, "annotate": 6, "hubconf": 5}
 MODULES = sorted(path.relative_to(ROOT) for path in
-                 (*ROOT.glob("*.py"), *(path for room in FLOORS for path in (ROOT / room).glob("*.py"))))
+                 (*ROOT.glob("*.py"), *(path for name in LAYERS for path in (ROOT / name).glob("*.py"))))
 
 
-def room(module: str) -> str:
+def top_level(module: str) -> str:
     return module.split(".")[0]
 
 
@@ -25,7 +25,7 @@ def imports_of(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in found if room(name) in FLOORS}
+    return {name for name in found if top_level(name) in LAYERS}
 
 
 def name_of(path: Path) -> str:
@@ -34,9 +34,9 @@ def name_of(path: Path) -> str:
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_imports_go_down(path):
-    own = room(name_of(path))
-    assert own in FLOORS, f"{path} stands on no floor"
-    wrong = [name for name in imports_of(path) if room(name) != own and FLOORS[room(name)] >= FLOORS[own]]
+    own = top_level(name_of(path))
+    assert own in LAYERS, f"{path} belongs to no layer"
+    wrong = [name for name in imports_of(path) if top_level(name) != own and LAYERS[top_level(name)] >= LAYERS[own]]
     assert not wrong, f"{path} imports {wrong}"
 
 

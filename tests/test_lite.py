@@ -106,6 +106,17 @@ def test_gradients_in_bfloat16_are_those_of_float32():
     torch.testing.assert_close(*gradients, rtol=0.05, atol=0.05 * float(gradients[0].abs().max()))
 
 
+def test_training_computes_what_inference_does():
+    """With gradients, other paths are taken: a padded copy before 3x3 filters, and frames in one batch."""
+    network = lite_network()
+    frames = torch.randn(6, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = [network.encode_query(frame) for frame in frames.split(2)]
+    for query, found in zip(expected, network.encode_query(frames).chunk(3), strict=True):
+        assert found.key.requires_grad
+        torch.testing.assert_close(found, query, rtol=1e-4, atol=1e-4)
+
+
 def test_other_networks_weights_are_refused(tmp_path):
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "x.pth")
     with pytest.raises(InputError, match="x.pth: convolution 0 is not EfficientNet-Lite0's"):

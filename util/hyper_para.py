@@ -63,8 +63,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--frames", type=at_least(2), default=3, metavar="T",
         help="frames per sample; the masks of the first are the input (default: %(default)s)")
     add("--max_distance", type=positive_int, metavar="N",
-        help="limit N, where consecutive frames of a sample are 1 to N + 1 frames apart (default: the published 5 to "
-             "25, by epoch)")
+        help="upper limit of N: consecutive frames of a sample are 1 to N + 1 frames apart, on YouTubeVOS 1 to N/5 + 1 "
+             "files (default: the published 5 to 25, by epoch)")
     add("--save_every", type=positive_int, default=50_000, metavar="N",
         help="iterations between saved weights and checkpoints (default: %(default)s)")
     add("--benchmark", action="store_true", help="let cuDNN search for the fastest convolutions")
