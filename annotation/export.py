@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,15 +40,14 @@ def export(project: Project, kinds: list[str], on_frame: Callable[[], None]) -> 
             with atomic_folder(folder, _earlier_files(folder, set(names))) as partial:
                 if kind == "overlay":
                     write_overlay(Video(project.frames.name, project.frames.reader), Path(temporary), project.palette,
-                                  partial)
-                    continue
-                for _ in _write(kind, project, Path(temporary), partial):
-                    on_frame()
+                                  partial, on_frame)
+                else:
+                    _write(kind, project, Path(temporary), partial, on_frame)
     return project.folder / "export"
 
 
-def _write(kind: str, project: Project, masks: Path, folder: Path) -> Iterator[None]:
-    """Write the files of a kind, frame by frame."""
+def _write(kind: str, project: Project, masks: Path, folder: Path, on_frame: Callable[[], None]) -> None:
+    """Write the files of a kind."""
     names = project.frames.names
     frames = project.frames.reader.read(range(len(names)), workers=1) if kind == "cutouts" else [None] * len(names)
     for name, frame in zip(names, frames, strict=True):
@@ -62,7 +61,7 @@ def _write(kind: str, project: Project, masks: Path, folder: Path) -> Iterator[N
                 path.parent.mkdir(exist_ok=True)
                 alpha = np.where(mask == label, 255, 0).astype(np.uint8)
                 Image.fromarray(alpha if frame is None else np.dstack([frame, alpha])).save(path, compress_level=1)
-        yield
+        on_frame()
 
 
 def _earlier_files(folder: Path, names: set[str]) -> list[str]:

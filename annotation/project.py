@@ -101,7 +101,8 @@ class Project:
     Args:
         folder: of the annotation; empty, or one of the same clip.
         frames: of the clip.
-        masks: input masks to start with, see `propagate.py --masks`; those in the folder take precedence.
+        masks: input masks to start with, see `propagate.py --masks`; those in the folder take precedence. A mask that
+            was removed in the page is not read again.
     """
 
     def __init__(self, folder: Path, frames: ClipFrames, masks: Path | None):
@@ -114,6 +115,7 @@ class Project:
         self._labels: dict[int, list[int]] = {}
         self._results: dict[str, dict[int, Result]] = {direction: {} for direction in DIRECTIONS}
         self._dependencies: dict[str, tuple[list[int], list[str]]] = {}
+        self._imported: dict[str, int] = {}     # checksums of the masks in ``masks`` by their frames
         self.names: dict[int, str] = {}
         self.palette = davis_palette()
         self._read_objects()
@@ -137,6 +139,7 @@ class Project:
             content = json.loads(file.read_text())
             clip, digest = str(content["clip"]), content["digest"]
             names = {int(label): clean_name(name, int(label)) for label, name in content["objects"].items()}
+            imported = dict(content.get("imported", {}))
             self._check_names(names)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
             file.replace(self.folder / "objects.json.damaged")
@@ -145,7 +148,7 @@ class Project:
         if digest != self.frames.digest:
             raise InputError(f"{self.folder}: belongs to another clip ({clip}), or its frames have changed; choose "
                              f"another --output, and start with --masks {self.folder / 'masks'} if its masks fit")
-        self.names = names
+        self.names, self._imported = names, imported
 
     def _read_masks(self, source: Path, own: bool) -> None:
         """Read masks; those that are not the annotation's own become input masks of frames that have none."""
@@ -162,10 +165,15 @@ class Project:
             if own:
                 self._note_mask(index, mask)
                 self.names = {label: clean_name("", label) for label in self._labels[index]} | self.names
+                continue
+            name, digest = self._name(index), zlib.crc32(np.ascontiguousarray(mask))
+            if index not in self._digests and self._imported.get(name) == digest:
+                warn(f"{path}: was removed in {self.folder}, so it is not used")
             elif index not in self._digests:
                 self.save_mask(index, mask)
-            elif zlib.crc32(np.ascontiguousarray(mask)) != self._digests[index]:
+            elif digest != self._digests[index]:
                 warn(f"{path}: {self.folder} has another mask of this frame, which is kept")
+            self._imported[name] = digest
 
     def _read_predictions(self) -> None:
         for direction in DIRECTIONS:
@@ -244,7 +252,7 @@ class Project:
 
     def _save_objects(self, names: dict[int, str]) -> None:
         content = {"clip": self.frames.name, "digest": self.frames.digest,
-                   "objects": {str(label): name for label, name in names.items()}}
+                   "objects": {str(label): name for label, name in names.items()}, "imported": self._imported}
         write_atomic(self.folder / "objects.json", json.dumps(content, indent=1))
 
     def clip_scanned(self) -> None:

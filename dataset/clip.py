@@ -45,8 +45,8 @@ def with_ground_truth(clip: Video, folder: Path) -> Video:
 
 
 def image_frames(folder: Path) -> ImageFrames:
-    """The images of a folder, in the natural order of their names (2 before 10)."""
-    files = sorted(image_files(folder), key=lambda path: natural_order(path.name))
+    """The images of a folder, whose names without suffix must differ."""
+    files = image_files(folder)
     frames = ImageFrames(files, exif_rotation=True)
     if len(set(frames.names)) < len(files):
         name = next(name for name in frames.names if frames.names.count(name) > 1)
@@ -57,11 +57,6 @@ def image_frames(folder: Path) -> ImageFrames:
             raise InputError(f"{files[0]}: an animation, of which only the first frame would be used; save its frames "
                              f"as images, or as a video for --video")
     return frames
-
-
-def natural_order(name: str) -> list[str | int]:
-    """A sort key that compares numbers in names by value."""
-    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)]
 
 
 def find_masks(names: list[str], masks: Path, numbered: bool, count: int | None = None) -> dict[int, Path]:

@@ -58,11 +58,12 @@ def read_frame(path: Path | str, exif_rotation: bool = False) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def read_mask(path: Path | str, show_warnings: bool = False) -> np.ndarray:
+def read_mask(path: Path | str, show_warnings: bool = False, binary: bool = False) -> np.ndarray:
     """The mask as (H, W) integers: 0 is the background, every other value one object.
 
     Palette and grey images contain the labels themselves. An RGB image is a mask if it is grey, or if all its colours
     are of the DAVIS palette (as when an image editor converted a palette mask). Pixels with alpha 0 are background.
+    ``binary``: all objects have the label 255.
     """
     image, warnings = read_image(path), []
     if image.format == "JPEG":
@@ -83,6 +84,8 @@ def read_mask(path: Path | str, show_warnings: bool = False) -> np.ndarray:
         mask = np.asarray(image)
         if mask.ndim != 2 or mask.dtype.kind == "f":
             raise InputError(f"{path}: not a mask (mode {image.mode}); save it as a palette or 8-bit grey PNG")
+    if binary:
+        mask = np.where(mask != 0, 255, 0)
     objects = np.setdiff1d(mask, 0)
     if len(objects) > MAX_OBJECTS:
         raise InputError(f"{path}: has {len(objects)} objects, the limit is {MAX_OBJECTS}; if this is a photo or a "

@@ -1,6 +1,7 @@
 """A video to propagate masks through: its frames, its input masks, and its ground truth if there is any."""
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +36,7 @@ class Video:
         height, width = next(iter(self.frames.read([0], workers=0))).shape[:2]
         empty, objects, reason = [], set(), "no object in this mask, all pixels are 0"
         for index, path in self.masks.items():
-            mask = read_mask(path, show_warnings=True)
+            mask = read_mask(path, show_warnings=True, binary=self.binary)
             fitted = fit_mask(path, mask, height, width)
             labels = np.setdiff1d(self._output_labels(fitted), 0)
             if fitted is not mask:
@@ -71,11 +72,9 @@ class Video:
 
     def labels(self, path: Path) -> np.ndarray:
         """The output labels (H, W) of an input or ground-truth mask file."""
-        return self._output_labels(read_mask(path))
+        return self._output_labels(read_mask(path, binary=self.binary))
 
     def _output_labels(self, mask: np.ndarray) -> np.ndarray:
-        if self.binary:
-            return (mask > 0) * 255
         if self.renumber:
             return np.where(np.isin(mask, self._objects), np.searchsorted(self._objects, mask) + 1, 0)
         return mask
@@ -87,14 +86,20 @@ class Video:
 
 
 def image_files(folder: Path, suffixes: set[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """The image files of a folder, at least one, sorted by name."""
+    """The image files of a folder, at least one, in the natural order of their names (2 before 10)."""
     if not folder.is_dir():
         raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
-    files = sorted(path for path in folder.iterdir()
-                   if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    files = sorted((path for path in folder.iterdir()
+                    if path.suffix.lower() in suffixes and not path.name.startswith(".")),
+                   key=lambda path: (natural_order(path.name), path.name))
     if not files:
         raise InputError(f"{folder}: no images in it")
     return files
+
+
+def natural_order(name: str) -> list[str | int]:
+    """A sort key that compares numbers in names by value."""
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)]
 
 
 def ground_truth_folder(frames: Frames, folder: Path) -> Path | None:

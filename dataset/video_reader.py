@@ -89,13 +89,15 @@ class VideoFrames:
 
     def scan(self, on_frame: Callable[[int, np.ndarray], None]) -> None:
         """Decode the file once. ``names`` grows meanwhile; frames that have a name can be read."""
-        milliseconds = 0.0
+        milliseconds, first, still = 0.0, None, True
 
         def mark_frames() -> Iterator[tuple[int, np.ndarray]]:
-            nonlocal milliseconds
+            nonlocal milliseconds, first, still
             for index, (milliseconds, frame) in enumerate(self.decode()):
                 if index % self.CHUNK == 0:
                     self._marks.append((milliseconds, zlib.crc32(frame)))
+                first = frame if first is None else first
+                still = still and np.array_equal(frame, first)
                 yield index, frame
         for index, frame in enumerate(check_sizes(mark_frames(), self.describe)):
             self.names.append(f"{index:05d}")
@@ -108,6 +110,9 @@ class VideoFrames:
             self.problem = f"only {count} of {self.expected} " + (
                 "frames can be decoded; is the file incomplete, or was it trimmed?" if ends_early else
                 "frames can be decoded; its frame rate varies, or it is damaged")
+        elif still and count > 1:               # of interlaced videos, OpenCV 4.13 and 5.0 return an arbitrary image
+            self.problem = (f"all {count} frames are equal; if the video is interlaced, decode it with "
+                            f"ffmpeg -i {self.path.name} -vf yadif new.mp4")
 
     def describe(self, index: int) -> str:
         return f"{self.path}, frame {index}"

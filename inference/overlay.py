@@ -1,7 +1,7 @@
 """Visualisation of masks over their frames: a video, and a contact sheet of thumbnails."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,27 +31,34 @@ def draw_overlay(frame: np.ndarray, mask: np.ndarray, palette: bytes) -> np.ndar
     return overlay
 
 
-def write_overlay(video: Video, masks: Path, palette: bytes, folder: Path) -> None:
-    """Write an overlay video and a contact sheet to ``folder``; frames without a mask are shown as they are."""
+def write_overlay(video: Video, masks: Path, palette: bytes, folder: Path,
+                  on_frame: Callable[[], None] = lambda: None) -> None:
+    """Write an overlay video and a contact sheet to ``folder``; frames without a mask are shown as they are.
+
+    Args:
+        on_frame: called for each frame.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path, sheet = (folder / name for name in OVERLAY_FILES)
     names = video.frames.names
     chosen = np.linspace(0, len(names) - 1, min(len(names), SHEET_COLUMNS * SHEET_ROWS)).round().astype(int)
-    thumbnails, writer = [], None
-    for index, frame in enumerate(video.frames.read(range(len(names)), 1)):
-        mask = masks / f"{names[index]}.png"
-        overlay = draw_overlay(frame, read_mask(mask), palette) if mask.is_file() else frame
-        height, width = overlay.shape[0] // 2 * 2, overlay.shape[1] // 2 * 2       # MPEG-4 needs even sides
-        if writer is None:
-            fps = video.frames.fps
-            fps = fps if fps < 65 else round(fps, 1)        # as a fraction, with 16 bits for its numerator
-            writer = cv2.VideoWriter(opencv_path(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
-            if not writer.isOpened():
+    fps = video.frames.fps
+    fps = fps if fps < 65 else round(fps, 1)                # as a fraction, with 16 bits for its numerator
+    thumbnails, writer = [], cv2.VideoWriter()
+    try:
+        for index, frame in enumerate(video.frames.read(range(len(names)), 1)):
+            mask = masks / f"{names[index]}.png"
+            overlay = draw_overlay(frame, read_mask(mask), palette) if mask.is_file() else frame
+            height, width = overlay.shape[0] // 2 * 2, overlay.shape[1] // 2 * 2       # MPEG-4 needs even sides
+            fourcc = cv2.VideoWriter_fourcc(*"mp4v")
+            if not index and not writer.open(opencv_path(path), fourcc, fps, (width, height)):
                 raise InputError(f"{path}: this OpenCV cannot write MPEG-4 video")
-        writer.write(np.ascontiguousarray(overlay[:height, :width, ::-1]))
-        if index in chosen:
-            thumbnails.append(thumbnail(overlay, names[index]))
-    writer.release()
+            writer.write(np.ascontiguousarray(overlay[:height, :width, ::-1]))
+            if index in chosen:
+                thumbnails.append(thumbnail(overlay, names[index]))
+            on_frame()
+    finally:
+        writer.release()
     try:                                       # OpenCV reports no write errors
         count = len(VideoFrames(path).names)
     except InputError:

@@ -1,5 +1,6 @@
 """The parts of annotate.py below the server: frames, the annotation on disk, GrabCut, the worker, export."""
 import argparse
+import re
 import shutil
 import threading
 import time
@@ -20,7 +21,7 @@ from annotation.project import Pass, Project, Result, read_result, write_predict
 from annotation.server import propagate_command
 from annotation.worker import Snapshots, _run
 from dataset.clip import open_clip
-from dataset.image_io import read_mask
+from dataset.image_io import read_mask, write_mask
 from dataset.synthetic import draw_clip, write_clip
 from dataset.video import Video
 from dataset.video_reader import VideoFrames
@@ -218,6 +219,17 @@ def test_earlier_masks_are_taken_over_but_replace_nothing(open_project, clip, ca
     assert "00004.png" in capsys.readouterr().err           # the only one that differs
     assert len(open_project(masks=clip / "masks").masks) == FRAMES
     assert "00003.png" not in capsys.readouterr().err
+
+
+def test_a_mask_that_was_removed_is_not_imported_again(open_project, clip, capsys):
+    project = open_project(masks=clip / "masks")
+    project.save_mask(4, np.zeros((HEIGHT, WIDTH), np.uint8))
+    capsys.readouterr()
+    project = open_project(masks=clip / "masks")
+    assert sorted(project.masks) == [index for index in range(FRAMES) if index != 4]
+    assert re.fullmatch(r"warning: .*00004\.png: was removed in .*annotation, so it is not used\n", capsys.readouterr().err)
+    write_mask(clip / "masks/00004.png", mask_of(clip, 3), davis_palette())
+    assert (open_project(masks=clip / "masks").labels(4) == mask_of(clip, 3)).all()      # another mask
 
 
 def test_more_than_64_objects_are_refused(open_project):
@@ -506,6 +518,20 @@ def test_copies_of_the_core_have_limited_memory(monkeypatch):
 
 
 # ---- export ----
+
+def test_an_export_of_an_overlay_stops(open_project, clip):
+    project = open_project(masks=clip / "masks/00000.png")
+    calls = []
+
+    def stop():
+        calls.append(None)
+        if len(calls) == FRAMES + 3:
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        export(project, ["overlay"], stop)
+    assert not list((project.folder / "export").rglob("*.*"))
+    assert not list(project.folder.glob(".export*"))
+
 
 def test_every_kind_is_exported(open_project, clip):
     project = open_project(masks=clip / "masks")

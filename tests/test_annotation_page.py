@@ -215,6 +215,61 @@ def test_polygon_scribble_objects_and_zoom(browser, server, clip, tmp_path):
     assert page.errors == []
 
 
+def test_undo_and_propagation_leave_no_old_labels(browser, server, clip, tmp_path):
+    server.save(0, read_mask(clip / "masks/00000.png").astype(np.uint8))
+    page = Page(browser, server, viewport={"width": 1280, "height": 800})
+    folder = tmp_path / "annotation/predictions/forward"
+
+    def prediction(index):
+        return read_mask(folder / f"{index:05d}.png")
+
+    page.page.select_option("#direction", "forward")
+    page.page.click("#propagate")
+    page.page.wait_for_selector(f'#stage[data-frame="{FRAMES - 1}"][data-labels="true"]')        # it follows
+    page.page.wait_for_selector("#propagate", state="visible")
+    page.go_to(5)
+    page.page.click("#tool-eraser")
+    y, x = np.nonzero(prediction(5))
+    page.drag((x.min(), y.min() - 3), (x.min(), y.max() + 3))       # what remains has a smaller bounding box
+    page.saved()
+    corrected = mask_on_disk(tmp_path, 5)
+    assert corrected.any()
+    assert not corrected[:, x.min()].any()
+    with page.page.expect_response(lambda response: response.url.endswith("labels/5")
+                                   and response.request.method == "GET"):
+        page.page.click("#clear-frame")
+    page.saved()
+    page.page.click("#undo")
+    page.saved()
+    assert (mask_on_disk(tmp_path, 5) == corrected).all()
+
+    page.page.click("#tool-brush")
+    for row in range(180, 240, 6):
+        page.drag((20, row), (300, row))
+    page.saved()
+    page.go_to(7)
+    requests, before = [], prediction(7)
+    page.page.route("**/labels/7", lambda route: route.continue_() if route.request.method == "PUT" else
+                    requests.append(route))
+    page.page.evaluate("document.getElementById('follow').click()")
+    with server.frozen():
+        page.page.click("#propagate")
+        page.page.wait_for_selector("#stop", state="visible")
+    page.page.wait_for_selector("#propagate", state="visible")
+    page.wait(lambda: requests)                 # the page has noticed that the labels of frame 7 have changed
+    page.go_to(8)
+    page.page.wait_for_timeout(2500)            # the page asks for the state every two seconds
+    page.page.unroute("**/labels/7")            # answers the requests
+    page.go_to(7)
+    page.drag((300, 10), (310, 10))
+    page.saved()
+    painted, expected = mask_on_disk(tmp_path, 7), prediction(7)
+    assert (before != expected).sum() > 1000
+    assert painted[10, 305] == 1
+    assert (painted[30:] == expected[30:]).all()
+    assert page.errors == []
+
+
 def test_touch_on_a_phone_in_the_dark(browser, server, tmp_path):
     page = Page(browser, server, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True,
                 color_scheme="dark")

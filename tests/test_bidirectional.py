@@ -14,10 +14,10 @@ import torch
 from commands import ROOT
 from PIL import Image
 
-from dataset.clip import find_masks, natural_order, open_clip
+from dataset.clip import find_masks, open_clip
 from dataset.image_io import write_mask
 from dataset.synthetic import draw_clip, write_clip
-from dataset.video import Video
+from dataset.video import Video, image_files, natural_order
 from dataset.video_reader import ImageFrames, VideoFrames
 from inference import propagation
 from inference.overlay import draw_overlay, write_overlay
@@ -36,10 +36,12 @@ def frames_called(*names):
     return ImageFrames([Path(f"{name}.jpg") for name in names])
 
 
-def test_frames_are_in_natural_order():
+def test_frames_are_in_natural_order(tmp_path):
     names = ["f10.jpg", "f9.jpg", "f1.jpg", "F2.jpg", "a.jpg", "2.jpg", "10.jpg", "\u0663.jpg"]      # an Arabic 3
     assert sorted(names, key=natural_order) == [
         "2.jpg", "\u0663.jpg", "10.jpg", "a.jpg", "f1.jpg", "F2.jpg", "f9.jpg", "f10.jpg"]
+    touch(tmp_path / "frames", "10.jpg", "2.jpg", "1.jpg")
+    assert [path.name for path in image_files(tmp_path / "frames")] == ["1.jpg", "2.jpg", "10.jpg"]
 
 
 def touch(folder, *names):
@@ -141,12 +143,35 @@ def test_a_variable_frame_rate(tmp_path):
     (100, 50, "its frame rate varies, or it is damaged"),           # 50 frames last as long as the 100 claimed ones
 ])
 def test_videos_with_fewer_frames_than_claimed(tmp_path, expected, fps, problem):
-    write_video(tmp_path / "clip.mp4", [np.zeros((48, 64, 3), np.uint8)] * 50)
+    write_video(tmp_path / "clip.mp4", [np.full((48, 64, 3), 5 * index, np.uint8) for index in range(50)])
     video = VideoFrames(tmp_path / "clip.mp4", scan=False)
     video.expected, video.fps = expected, fps
     video.scan(lambda index, frame: None)
     assert len(video.names) == 50
     assert video.problem == (problem and f"only 50 of 100 frames can be decoded; {problem}")
+
+
+def test_an_interlaced_video_is_decoded_or_reported(tmp_path, capsys):
+    path = tmp_path / "clip.mpg"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg2video", rate=25, options={"flags": "+ildct+ilme"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(20):
+            frame = np.full((48, 64, 3), 12 * index, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+    levels, err = [int(frame.mean()) for frame in VideoFrames(path).read(range(20), 0)], capsys.readouterr().err
+    if cv2.__version__ < "4.13":
+        assert levels == pytest.approx(range(0, 240, 12), abs=2)
+        assert err == ""
+    else:
+        assert "all 20 frames are equal; if the video is interlaced, decode it with ffmpeg -i clip.mpg" in err
+
+
+def test_a_video_without_motion_is_reported_as_possibly_interlaced(tmp_path, capsys):
+    write_video(tmp_path / "clip.mp4", [np.full((48, 64, 3), 90, np.uint8)] * 20)
+    assert len(VideoFrames(tmp_path / "clip.mp4").names) == 20
+    assert "all 20 frames are equal; if the video is interlaced" in capsys.readouterr().err
 
 
 def test_files_that_are_no_videos_are_refused(tmp_path):

@@ -97,6 +97,11 @@ def test_masks_that_lose_their_values_are_refused(tmp_path):
         read_mask(save(tmp_path / "smooth.png", nested(50, 100, 150, 200, 255)))
 
 
+def test_binary_masks_may_have_smooth_edges(tmp_path):
+    for mask in (nested(50, 100, 150, 200, 255), np.arange(256, dtype=np.uint8)[None].repeat(20, 0)):
+        assert np.array_equal(read_mask(save(tmp_path / "smooth.png", mask), binary=True), (mask > 0) * 255)
+
+
 @pytest.mark.parametrize("values", [(128, 255), (85, 170, 255)])
 def test_smooth_edges_of_few_levels_are_warned_about(tmp_path, capsys, values):
     mask = read_mask(save(tmp_path / "smooth.png", nested(*values)), show_warnings=True)

@@ -131,7 +131,11 @@ class App {
 
   goTo(frame) {
     const next = Math.max(0, Math.min(this.state.frames - 1, Math.round(frame) || 0));
-    if (next !== this.frame) this.tools.settle();
+    if (next !== this.frame) {
+      this.tools.settle();
+      if (this.staleLabels && !this.labels.isUnsaved(this.frame)) this.labels.drop(this.frame);
+      this.staleLabels = false;
+    }
     this.frame = this.labels.wanted = next;
     this.frames.want(next);
     this.timeline.setFrame(next);

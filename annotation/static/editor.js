@@ -1,5 +1,6 @@
 /** Edits of the labels: shown and saved at once, undone and redone. */
-import { Edit, History, restore } from "./history.js";
+import { Edit, History } from "./history.js";
+import { decode } from "./raster.js";
 
 export class Editor {
   /**
@@ -30,7 +31,7 @@ export class Editor {
     const edit = this.begin();
     if (!edit) return;
     edit.map.fill(0);
-    this.commit(edit, null);
+    this.commit(edit, null, false);
   }
 
   cancel() {
@@ -39,20 +40,21 @@ export class Editor {
     this.overlay.update();
   }
 
-  commit(edit, hints = this.hints) {
+  commit(edit, hints = this.hints, report = true) {
     const change = edit.change(this.clip.width), { frame, map } = edit;
     if (edit === this.edit) this.edit = null;
     if (!change) {
       this.hints = hints;
       return;
     }
-    this.history.add({ frame, ...change, annotated: this.state.annotated[frame], hints: [this.hints, hints] });
+    const { rect, before, after } = change;
+    this.history.add({ frame, before, after, annotated: this.state.annotated[frame], hints: [this.hints, hints] });
     this.hints = hints;
-    this.changed(frame, change.rect, map);
-    if (!isEmpty(map)) this.reportErased(change, map);
+    this.changed(frame, map, rect);
+    if (report) this.reportErased(before, map);
   }
 
-  changed(frame, rect, map) {
+  changed(frame, map, rect) {
     this.save(frame, isEmpty(map) ? null : map);
     if (frame === this.frame) this.overlay.update(rect);
     this.actions.onEdit();
@@ -74,14 +76,14 @@ export class Editor {
   }
 
   async restore(entry, redo) {
-    const map = await this.labels.get(entry.frame);
-    restore(entry, redo, map, this.clip.width);
+    const map = await this.labels.get(entry.frame), runs = redo ? entry.after : entry.before;
+    decode(runs, map);
     this.hints = entry.hints[redo ? 1 : 0];
-    this.objects.ensure((redo ? entry.after : entry.before).reduce((found, run) => found.add(run & 255), new Set()));
-    this.changed(entry.frame, entry.rect, redo || entry.annotated ? map : new Uint8Array());
+    this.objects.ensure(runs.reduce((found, run) => found.add(run & 255), new Set()));
+    this.changed(entry.frame, redo || entry.annotated ? map : new Uint8Array());
   }
 
-  reportErased({ before }, map) {
+  reportErased(before, map) {
     const erased = [...new Set(before.map((run) => run & 255))].find((label) => label && !map.includes(label));
     if (erased === undefined) return;
     this.actions.notify(`${this.objects.nameOf(erased)} has no pixels in this mask now. This does not mark it as ` +

@@ -1,5 +1,5 @@
-/** Undo history: what each edit changed in the label map of its frame, bounded in number and size. */
-import { boundingBox, decode, encode } from "./raster.js";
+/** Undo history: the label map of a frame before and after each edit, bounded in number and size. */
+import { boundingBox, encode } from "./raster.js";
 
 const MAX_ENTRIES = 100;
 const MAX_BYTES = 100e6;
@@ -40,14 +40,10 @@ export class Edit {
 
   revert() { this.map.set(this.before); }
 
-  /** What changed: {rect, before, after} for the history; null if nothing did. */
+  /** What changed: {rect, before, after}, encoded maps; null if nothing did. */
   change(width) {
     const everything = { x0: 0, y0: 0, x1: width, y1: this.map.length / width };
     const rect = boundingBox(everything, width, (index) => this.map[index] !== this.before[index]);
-    return rect && { rect, before: encode(this.before, width, rect), after: encode(this.map, width, rect) };
+    return rect && { rect, before: encode(this.before), after: encode(this.map) };
   }
-}
-
-export function restore(entry, redo, map, width) {
-  decode(redo ? entry.after : entry.before, map, width, entry.rect);
 }

@@ -32,11 +32,12 @@ export class Jobs {
 
   async post(path, content) {
     try {
-      if (this.saver.error) throw new Error("The last edit is not saved; press Retry first.");
-      await this.saver.idle();
+      const starts = path !== "stop";
+      if (starts && this.saver.error) throw new Error("The last edit is not saved; press Retry first.");
+      if (starts) await this.saver.idle();
       await this.api.send("POST", path, content);
-      this.wasRunning = path !== "stop";            // also if the job ends before the next poll
-      if (this.wasRunning) this.actions.notify("");
+      this.wasRunning = starts;                     // also if the job ends before the next poll
+      if (starts) this.actions.notify("");
       this.actions.poll();
     } catch (error) {
       this.actions.notify(error.message);

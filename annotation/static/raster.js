@@ -64,32 +64,22 @@ export function boundingBox(rect, width, test) {
   return box;
 }
 
-/** A rectangle of a map as run lengths: value and length in one number each. */
-export function encode(map, width, rect) {
+/** A map as run lengths: value and length in one number each. */
+export function encode(map) {
   const runs = [];
-  let value = -1, length = 0;
-  for (let y = rect.y0; y < rect.y1; y++) {
-    for (let i = y * width + rect.x0; i < y * width + rect.x1; i++) {
-      if (map[i] === value && length < 0xffffff) {
-        length++;
-        continue;
-      }
-      if (length) runs.push(value + length * 256);
-      value = map[i];
-      length = 1;
-    }
+  for (let start = 0, end = 1; end <= map.length; end++) {
+    if (map[end] === map[start] && end - start < 0xffffff) continue;        // beyond the end, map[end] is undefined
+    runs.push(map[start] + (end - start) * 256);
+    start = end;
   }
-  runs.push(value + length * 256);
   return Uint32Array.from(runs);
 }
 
-export function decode(runs, map, width, rect) {
-  let run = 0, left = runs[0] >>> 8;
-  for (let y = rect.y0; y < rect.y1; y++) {
-    for (let i = y * width + rect.x0; i < y * width + rect.x1; i++) {
-      if (left === 0) left = runs[++run] >>> 8;
-      map[i] = runs[run] & 255;
-      left--;
-    }
+export function decode(runs, map) {
+  let start = 0;
+  for (const run of runs) {
+    const end = start + (run >>> 8);
+    map.fill(run & 255, start, end);
+    start = end;
   }
 }
