@@ -5,16 +5,15 @@ The input masks are those of the first frames. Writes DIR/<video>/<frame>.png, p
 """
 from pathlib import Path
 
-from inference.arguments import add_zip_argument, benchmark_parser
+from inference.arguments import benchmark_parser
 from util.cli import run
 
 
 def main() -> int:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, zip_folder="")
     parser.add_argument("--davis", type=Path, default="../DAVIS/2017", metavar="DIR",
                         help="folder with trainval and test-dev (default: %(default)s)")
     parser.add_argument("--split", choices=["val", "testdev"], default="val", help="default: %(default)s")
-    add_zip_argument(parser)
     args = parser.parse_args()
 
     from dataset.davis import davis_2017

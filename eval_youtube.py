@@ -5,16 +5,15 @@ the size of the frames with the labels of the input masks, for each frame from t
 """
 from pathlib import Path
 
-from inference.arguments import add_zip_argument, benchmark_parser
+from inference.arguments import benchmark_parser
 from util.cli import run
 
 
 def main() -> int:
-    parser = benchmark_parser(__doc__, size=480)
+    parser = benchmark_parser(__doc__, size=480, zip_folder="Annotations")
     parser.add_argument("--yv", type=Path, default="../YouTube", metavar="DIR",
                         help="folder with all_frames and the splits (default: %(default)s)")
     parser.add_argument("--split", default="valid", help="such as valid or test (default: %(default)s)")
-    add_zip_argument(parser, folder="Annotations")
     args = parser.parse_args()
 
     from dataset.youtube import youtube_vos

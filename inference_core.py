@@ -1,7 +1,6 @@
 """Propagation of masks through a video, frame by frame."""
 from __future__ import annotations
 
-from contextlib import nullcontext
 from copy import copy, deepcopy
 from typing import NamedTuple
 
@@ -110,7 +109,7 @@ class InferenceCore:
         zeros = padding(height, width)
         image = F.pad(image.to(self.device, torch.float32, non_blocking=self.device.type == "cuda"), zeros)
 
-        with torch.autocast(self.device.type, _half_type(self.device)) if self.amp else nullcontext():
+        with torch.autocast(self.device.type, enabled=self.amp):     # by default bfloat16 on a CPU, float16 elsewhere
             self._memorize_latest()
             query = self.network.encode_query(_batch(image)) if self.labels else None
             probabilities = image.new_ones(1, *image.shape[1:]) if query is None else self._segment(query)
@@ -199,7 +198,3 @@ def to_label_map(probabilities: Tensor, labels: list[int], size: tuple[int, int]
 def _batch(image: Tensor) -> Tensor:
     """(C, H, W) -> (1, C, H, W) in channels-last order, in which convolutions run faster."""
     return image[None].contiguous(memory_format=torch.channels_last)
-
-
-def _half_type(device: torch.device) -> torch.dtype:
-    return torch.bfloat16 if device.type == "cpu" else torch.float16

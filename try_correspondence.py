@@ -37,18 +37,13 @@ def main() -> None:
         help="where views are written (default: %(default)s)")
     args = parser.parse_args()
 
-    from dataset.image_io import read_frame
+    from dataset.video_reader import ImageFrames
     from inference.correspondence_viewer import CorrespondenceViewer, has_display, save_views
     from model.checkpoint import load_network
-    from model.defaults import STRIDE
     from util.device import allow_tf32, pick_device
 
-    images = []
-    for path in (args.src_image, args.tar_image):
-        images.append(read_frame(path, exif_rotation=True))
-        height, width = images[-1].shape[:2]
-        if min(height, width) < STRIDE:
-            raise InputError(f"{path}: {width}x{height} pixels, both sides need {STRIDE} or more")
+    images = [next(ImageFrames([path], exif_rotation=True).read([0], workers=0))
+              for path in (args.src_image, args.tar_image)]
     height, width = images[0].shape[:2]
     for x, y in args.points or ():
         if x >= width or y >= height:

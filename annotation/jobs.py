@@ -155,7 +155,7 @@ class Jobs:
         end = self._end                         # another thread may replace it
         if end is not None:
             direction, index, depends = end
-            if self.project.dependency(direction)(index) != depends:
+            if self.project.dependency(direction, index) != depends:
                 self.stop("stopped, since a mask that it depends on has changed; propagate again")
 
     def _start(self, job: Job, run: Callable[[Job], None]) -> None:
@@ -217,7 +217,7 @@ class Jobs:
             if start is not None:
                 folder = self.project.prediction_file(direction, start).parent
                 passes.append(Pass(direction, video, indices, start,
-                                   list(map(self.project.dependency(direction), indices)), folder,
+                                   [self.project.dependency(direction, index) for index in indices], folder,
                                    self.project.palette))
                 job.total += len(indices) - indices.index(start)
         return passes

@@ -11,7 +11,6 @@ import os
 import threading
 import zlib
 from bisect import bisect
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -287,19 +286,16 @@ class Project:
             self._dependencies[direction] = order, digests
         self._touch(*indices, *self._digests, *self._results["forward"], *self._results["backward"])
 
-    def dependency(self, direction: str) -> Callable[[int], str]:
-        """A function from the index of a frame to what its prediction depends on: a digest of the input masks before
-        it in the pass and of the settings; empty if the pass has no such frame.
+    def dependency(self, direction: str, index: int) -> str:
+        """What the prediction of a frame depends on: a digest of the input masks before it in the pass and of the
+        settings; empty if the pass has no such frame.
         """
         order, digests = self._dependencies[direction]
         if direction == "backward" and order[:1] == [0]:        # `frame_ranges` then has no backward pass
-            return lambda index: ""
+            return ""
         sign = 1 if direction == "forward" else -1
-
-        def dependency(index: int) -> str:
-            position = bisect(order, sign * index, key=lambda other: sign * other)
-            return digests[position - 1] if position else ""
-        return dependency
+        position = bisect(order, sign * index, key=lambda other: sign * other)
+        return digests[position - 1] if position else ""
 
     def prediction_file(self, direction: str, index: int) -> Path:
         return self.folder / "predictions" / direction / f"{self._name(index)}.png"
@@ -313,9 +309,9 @@ class Project:
     def first_missing(self, direction: str, indices: range) -> int | None:
         """The first of the frames of a pass whose prediction does not exist or is stale; None if there is none."""
         with self.lock:
-            depends, results = self.dependency(direction), self._results[direction]
-            return next((index for index in indices
-                         if index not in results or results[index].depends != depends(index)), None)
+            results = self._results[direction]
+            return next((index for index in indices if index not in results
+                         or results[index].depends != self.dependency(direction, index)), None)
 
     def predicted(self, index: int) -> tuple[np.ndarray, list[int]] | None:
         """The predicted labels (H, W) uint8 of a frame, merged as by `propagate.py --direction both`, and the objects
@@ -360,7 +356,7 @@ class Project:
     def _passes(self, index: int) -> list[str]:
         """The passes that have a prediction of a frame; the one that takes precedence first."""
         found = [direction for direction in DIRECTIONS if index in self._results[direction]
-                 and self.dependency(direction)(index)]
+                 and self.dependency(direction, index)]
         return found[::-1] if self._digests and not forward_is_nearer(self._digests, index) else found
 
     # ---- what the page shows ----
@@ -368,7 +364,7 @@ class Project:
     def state(self, index: int) -> str:
         """``current`` if the predictions of a frame depend on the input masks as they are, else ``stale``, ``none``."""
         found = self._passes(index)
-        current = all(self._results[direction][index].depends == self.dependency(direction)(index)
+        current = all(self._results[direction][index].depends == self.dependency(direction, index)
                       for direction in found)
         return "none" if not found else "current" if current else "stale"
 

@@ -1,7 +1,6 @@
 """The training data of the three stages, each as one data set that is indexed by (epoch, index)."""
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +15,7 @@ from dataset.sampling import TrainingSample, max_frame_distance
 from dataset.static_dataset import StaticDataset, static_pairs
 from dataset.transforms import SIZE
 from dataset.vos_dataset import FAULTY_YOUTUBE, VOSDataset, video_pairs
-from util.cli import SIGNALS, InputError, warn
+from util.cli import InputError, ignore_signals, warn
 from util.opencv import cv2
 
 # Folder, whether it has one folder per class, repetitions.
@@ -67,8 +66,7 @@ def collate(samples: list[TrainingSample | InputError]) -> TrainingSample | Inpu
 
 def start_worker(_: int) -> None:
     """Initialise a loading worker: one thread, and only the main process handles signals."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 

@@ -33,7 +33,7 @@ class Video:
 
     def check(self) -> list[int]:
         """Read all input masks, of which one at least must have an object, and return the frames of those without."""
-        height, width = next(iter(self.frames.read([0], workers=0))).shape[:2]
+        height, width = next(self.frames.read([0], workers=0)).shape[:2]
         empty, objects, reason = [], set(), "no object in this mask, all pixels are 0"
         for index, path in self.masks.items():
             mask = read_mask(path, show_warnings=True, binary=self.binary)

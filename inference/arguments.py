@@ -88,8 +88,9 @@ def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
                         help="allow TF32 on NVIDIA GPUs; masks differ slightly (default: off)")
 
 
-def benchmark_parser(description: str, size: int | None = None) -> argparse.ArgumentParser:
-    """A parser with the arguments that all benchmark scripts have. ``size``: see `add_arguments`."""
+def benchmark_parser(description: str, size: int | None = None,
+                     zip_folder: str | None = None) -> argparse.ArgumentParser:
+    """A parser for benchmark scripts. ``size``: see `add_arguments`; ``zip_folder``: of the videos, with ``--zip``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR",
                         help="folder for the masks DIR/<video>/<frame>.png; finished videos in it are skipped")
@@ -102,12 +103,8 @@ def benchmark_parser(description: str, size: int | None = None) -> argparse.Argu
                         help="also write DIR/report.html: scores, J and F over time, best and worst frames, settings")
     parser.add_argument("--baseline", type=Path, metavar="FILE",
                         help="scores.csv of an earlier run to compare the scores with")
-    parser.set_defaults(zip=None, zip_folder="")
+    parser.set_defaults(zip=None, zip_folder=zip_folder)
+    if zip_folder is not None:
+        parser.add_argument("--zip", type=Path, metavar="FILE",
+                            help="also write the masks to a zip file for the server of the benchmark, after a check")
     return parser
-
-
-def add_zip_argument(parser: argparse.ArgumentParser, folder: str = "") -> None:
-    """Add ``--zip``. ``folder``: in which the archive has the folders of the videos."""
-    parser.add_argument("--zip", type=Path, metavar="FILE",
-                        help="also write the masks to a zip file for the server of the benchmark, after a check")
-    parser.set_defaults(zip_folder=folder)

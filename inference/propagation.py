@@ -144,9 +144,7 @@ def inference_size(height: int, width: int, shorter: int | None) -> tuple[int, i
     """The size whose shorter side has the given number of pixels; the longer side is rounded down."""
     if shorter is None:
         return height, width
-    if height <= width:
-        return shorter, int(shorter * width / height)
-    return int(shorter * height / width), shorter
+    return tuple(int(shorter * side / min(height, width)) for side in (height, width))
 
 
 def check_memory(name: str, size: tuple[int, int], device: torch.device) -> None:

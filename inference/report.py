@@ -71,8 +71,7 @@ def write_report(path: Path, title: str, videos: Iterable[tuple[Video, Path]], s
         InputError: a frame or mask of the best and worst frames cannot be read.
     """
     def format_scores(rows: Sequence[ObjectScore], start: str, end: str) -> str:
-        values = None if baseline is None else difference(rows, baseline)
-        differences = [""] * 3 if baseline is None else map(_difference, [None] * 3 if values is None else values)
+        differences = [""] * 3 if baseline is None else map(_difference, difference(rows, baseline))
         return "".join(f"{start}{mean:.1f}{diff}{end}" for mean, diff in zip(mean_scores(rows), differences,
                                                                              strict=True))
 
@@ -114,8 +113,8 @@ def speed_and_memory(runs: Iterable[Run]) -> dict[str, str]:
             **{name: f"{size / 1e9:.2f} GB" for name, size in peaks.items()}}
 
 
-def _difference(value: float | None) -> str:
-    if value is None:
+def _difference(value: float) -> str:
+    if np.isnan(value):
         return " <small>–</small>"
     text = format_difference(value)
     kind = {"+": "better", "-": "worse"}[text[0]] if float(text) else ""
@@ -189,7 +188,7 @@ def _image(video: Video, folder: Path, scores: Sequence[ObjectScore], frame: Fra
     labels = [row.label for row in scores if any(frame.index == other.index for other in row.frames)]
     ground_truth, prediction = video.labels(video.ground_truth / f"{name}.png"), read_mask(folder / f"{name}.png")
     classes = error_classes(keep_labels(prediction, labels), keep_labels(ground_truth, labels))
-    pixels = next(iter(video.frames.read([frame.index], workers=0)))
+    pixels = next(video.frames.read([frame.index], workers=0))
     palette = b"".join(map(bytes, [(0, 0, 0), *(colour for colour, _ in CLASSES)])).ljust(768, b"\0")
     overlay, jpeg = Image.fromarray(draw_overlay(pixels, classes, palette)), io.BytesIO()
     size = IMAGE_WIDTH, max(1, round(IMAGE_WIDTH * overlay.height / overlay.width))

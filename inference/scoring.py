@@ -107,11 +107,11 @@ def mean_scores(scores: Sequence[ObjectScore]) -> np.ndarray:
     return np.array([(j + f) / 2, j, f])
 
 
-def difference(scores: Sequence[ObjectScore], baseline: Sequence[ObjectScore]) -> np.ndarray | None:
-    """`mean_scores` minus those of the baseline, over the objects that both have; None if there are none."""
+def difference(scores: Sequence[ObjectScore], baseline: Sequence[ObjectScore]) -> np.ndarray:
+    """`mean_scores` minus those of the baseline, over the objects that both have; NaN if there are none."""
     other = {(row.video, row.label): row for row in baseline}
     common = [(row, other[row.video, row.label]) for row in scores if (row.video, row.label) in other]
-    return np.subtract(*map(mean_scores, zip(*common, strict=True))) if common else None
+    return np.subtract(*map(mean_scores, zip(*common, strict=True))) if common else np.full(3, np.nan)
 
 
 def not_compared(scores: Sequence[ObjectScore], baseline: Sequence[ObjectScore]) -> list[str]:
@@ -127,8 +127,8 @@ def not_compared(scores: Sequence[ObjectScore], baseline: Sequence[ObjectScore])
 
 
 def format_difference(value: float) -> str:
-    """A difference with its sign and one decimal; never -0.0."""
-    return f"{round(value, 1) + 0.0:+.1f}"
+    """A difference with its sign and one decimal, never -0.0; a dash for NaN."""
+    return "-" if np.isnan(value) else f"{round(value, 1) + 0.0:+.1f}"
 
 
 def table(scores: list[ObjectScore], baseline: Sequence[ObjectScore] | None = None) -> str:
@@ -143,9 +143,7 @@ def table(scores: list[ObjectScore], baseline: Sequence[ObjectScore] | None = No
         rows = [row for row in scores if name in (None, row.video)]
         line = f"{name or 'overall':<{width}}  " + "  ".join(f"{mean:5.1f}" for mean in mean_scores(rows))
         if baseline is not None:
-            values = difference(rows, baseline)
-            line += "   " + "".join(f"{'-' if values is None else format_difference(values[column]):>8}"
-                                    for column in range(3))
+            line += "   " + "".join(f"{format_difference(value):>8}" for value in difference(rows, baseline))
         lines.append(line)
     return "\n".join(lines + ([] if baseline is None else not_compared(scores, baseline)))
 

@@ -9,13 +9,6 @@ from model.defaults import INFERENCE_DEFAULTS, STRIDE
 from model.network import PropagationNetwork
 
 
-def check_labels(mask: np.ndarray, frame: np.ndarray) -> None:
-    """Raise ValueError unless the mask has labels from 0 to 255 and the size of its frame."""
-    if mask.dtype.kind not in "iub" or mask.shape != frame.shape[:2] or mask.min() < 0 or mask.max() > 255:
-        raise ValueError(f"mask of {mask.dtype} {mask.shape}: it must be integers from 0 to 255, of the size of its "
-                         f"frame, {frame.shape[:2]}")
-
-
 class StreamCore(InferenceCore):
     """An `InferenceCore` with the inference defaults of its network, which also takes uint8 frames.
 
@@ -48,11 +41,12 @@ class StreamCore(InferenceCore):
         """
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
             raise ValueError(f"frame of {frame.dtype} {frame.shape}: it must be uint8 (H, W, 3), RGB")
-        if mask is not None:
-            check_labels(mask, frame)
         height, width = frame.shape[:2]
-        size = inference_size(height, width, self.size)
-        labels = None if mask is None else np.setdiff1d(mask, 0).tolist()
-        mask = None if mask is None else resize_mask(mask, size)
+        size, labels = inference_size(height, width, self.size), None
+        if mask is not None:
+            if mask.dtype.kind not in "iub" or mask.shape != (height, width) or mask.min() < 0 or mask.max() > 255:
+                raise ValueError(f"mask of {mask.dtype} {mask.shape}: it must be integers from 0 to 255, of size "
+                                 f"{(height, width)}")
+            mask, labels = resize_mask(mask, size), np.setdiff1d(mask, 0).tolist()
         probabilities = self.step(preprocess_frame(frame, self.device, size), mask, labels)
         return to_label_map(probabilities, self.labels, (height, width)).cpu().numpy()

@@ -28,7 +28,7 @@ def check_masks(video: Video, folder: Path) -> list[str]:
 
     Each requested frame must have a palette PNG of the size of the frames, with no other objects than the input masks.
     """
-    height, width = next(iter(video.frames.read([0], workers=0))).shape[:2]
+    height, width = next(video.frames.read([0], workers=0)).shape[:2]
     known = {0}.union(*(np.unique(video.labels(path)).tolist() for path in video.masks.values()))
     problems: dict[str, list[str]] = {}
     for name in video.requested_names():

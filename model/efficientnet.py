@@ -11,6 +11,7 @@ from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from util.normalization import IMAGENET_MEAN, IMAGENET_STD
 
@@ -133,13 +134,11 @@ def load_folded(stages: Sequence[nn.Module], weights: Mapping[str, Tensor]) -> N
         if len(layer) < 5 or layer[0].shape != conv.weight.shape or layer[1].shape != conv.bias.shape:
             raise ValueError(f"convolution {index} is not EfficientNet-Lite0's")
         weight, gamma, beta, mean, variance = layer
-        shift = torch.zeros(())
+        bias = None
         if index == 0:
             # t = (255 x - 127) / 128 and x = std z + mean, so t = (255 std / 128) z + (255 mean - 127) / 128.
             offset = (255 * torch.tensor(IMAGENET_MEAN) - 127) / 128
-            shift = (weight.sum((2, 3)) * offset).sum(1)
+            bias = weight.sum((2, 3)) @ offset
             weight = weight * (255 * torch.tensor(IMAGENET_STD) / 128)[:, None, None]
-        scale = gamma / torch.sqrt(variance + EPSILON)
-        with torch.no_grad():
-            conv.weight.copy_(weight * scale[:, None, None, None])
-            conv.bias.copy_(beta + (shift - mean) * scale)
+        weight, bias = fuse_conv_bn_weights(weight, bias, mean, variance, EPSILON, gamma, beta)
+        conv.load_state_dict({"weight": weight, "bias": bias})

@@ -29,21 +29,20 @@ def bootstrapped_cross_entropy(logits: Tensor, target: Tensor, selector: Tensor,
         selector: (B, K), 1 where the object exists. The classes of missing objects do not enter the softmax.
         iteration: of training, for `hard_pixel_ratio`.
     """
-    ratio, losses = hard_pixel_ratio(iteration), []
-    for image, labels, present in zip(logits, target, selector, strict=True):
-        missing = torch.cat([present.new_ones(1), present]) == 0
-        scores = image.masked_fill(missing[:, None, None], -torch.inf)
-        loss = F.cross_entropy(scores[None], labels[None], reduction="none").flatten()
-        if ratio < 1:
-            loss = loss.topk(int(ratio * loss.numel())).values
-        losses.append(loss.mean())
-    return torch.stack(losses).mean()
+    missing = F.pad(selector, (1, 0), value=1) == 0
+    logits = logits.masked_fill(missing[..., None, None], -torch.inf)
+    losses = F.cross_entropy(logits, target, reduction="none").flatten(1)
+    ratio = hard_pixel_ratio(iteration)
+    if ratio < 1:
+        losses = losses.topk(int(ratio * losses.shape[1])).values
+    return losses.mean()
 
 
-def overlap(probability: Tensor, mask: Tensor) -> Tensor:
-    """Return (intersection, union) in pixels, (2,), of two masks (..., H, W), binarised at 0.5."""
-    prediction, ground_truth = probability > 0.5, mask > 0.5
-    return torch.stack([(prediction & ground_truth).sum(), (prediction | ground_truth).sum()]).float()
+def overlap(probabilities: Tensor, target: Tensor) -> Tensor:
+    """Return each object's (intersection, union) in pixels, (K, 2): (B, K, H, W) binarised at 0.5, (B, H, W) 0..K."""
+    objects = torch.arange(1, probabilities.shape[1] + 1, device=target.device)
+    prediction, ground_truth = probabilities > 0.5, target.unsqueeze(1) == objects.view(-1, 1, 1)
+    return torch.stack([prediction & ground_truth, prediction | ground_truth], 2).sum((0, 3, 4)).float()
 
 
 class MetricAverage:

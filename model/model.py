@@ -145,9 +145,8 @@ class Trainer:
             decay = min(self.ema, (1 + iteration) / (10 + iteration))
             get_ema_multi_avg_fn(decay)(list(self.average.parameters()), list(self.network.parameters()), None)
         with torch.no_grad():
-            overlaps = torch.stack([
-                sum(overlap(prediction.probabilities[:, k], target[:, t] == k + 1)
-                    for t, prediction in enumerate(predictions, 1)) for k in range(masks.shape[1])])
+            overlaps = sum(overlap(prediction.probabilities, target[:, t])
+                           for t, prediction in enumerate(predictions, 1))
         metrics = {f"loss_{index}": loss.detach() for index, loss in enumerate(losses, 1)}
         return {**metrics, "overlap": overlaps}, predictions
 

@@ -12,8 +12,8 @@ from model import winograd
 class Conv3x3(nn.Conv2d):
     """A 3x3 convolution with padding 1; wide ones run by Winograd's algorithm on a CPU."""
 
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
-        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 3, padding=1)
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if winograd.should_use_winograd(x, weight):

@@ -227,7 +227,8 @@ def test_a_mask_that_was_removed_is_not_imported_again(open_project, clip, capsy
     capsys.readouterr()
     project = open_project(masks=clip / "masks")
     assert sorted(project.masks) == [index for index in range(FRAMES) if index != 4]
-    assert re.fullmatch(r"warning: .*00004\.png: was removed in .*annotation, so it is not used\n", capsys.readouterr().err)
+    err = capsys.readouterr().err
+    assert re.fullmatch(r"warning: .*00004\.png: was removed in .*annotation, so it is not used\n", err)
     write_mask(clip / "masks/00004.png", mask_of(clip, 3), davis_palette())
     assert (open_project(masks=clip / "masks").labels(4) == mask_of(clip, 3)).all()      # another mask
 
@@ -246,7 +247,7 @@ def test_more_than_64_objects_are_refused(open_project):
 def add_results(project, direction, indices, value):
     """Note predictions that are ``value`` everywhere, as the worker does."""
     for index in indices:
-        result = Result(project.dependency(direction)(index), [value], [ObjectConfidence(value, 9, 0.9, 0.8)])
+        result = Result(project.dependency(direction, index), [value], [ObjectConfidence(value, 9, 0.9, 0.8)])
         write_prediction(project.prediction_file(direction, index), np.full((HEIGHT, WIDTH), value, np.uint8),
                          davis_palette(), result)
         project.add_result(direction, index, result)
@@ -342,7 +343,7 @@ def test_an_annotation_of_a_video_that_states_no_length_is_resumed(tmp_path):
             for index in (8, 12):
                 path = project.prediction_file("forward", index)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                result = Result(project.dependency("forward")(index), [1], [])
+                result = Result(project.dependency("forward", index), [1], [])
                 write_prediction(path, np.ones((HEIGHT, WIDTH), np.uint8), project.palette, result)
     frames.scan(tmp_path / "annotation", project.clip_scanned)
     assert frames.settled.wait(30)
@@ -458,7 +459,7 @@ def run_pass(project, network, config, snapshots, direction="forward", pipe=None
     video = Video("x", project.frames.reader, project.masks)
     indices = frame_ranges(video, direction)[direction == "backward"]
     start = project.first_missing(direction, indices)
-    job = Pass(direction, video, indices, start, list(map(project.dependency(direction), indices)),
+    job = Pass(direction, video, indices, start, [project.dependency(direction, index) for index in indices],
                project.prediction_file(direction, 0).parent, project.palette)
     status = _run(job, network, config, snapshots, pipe, pipe)
     for _, index, result in pipe:

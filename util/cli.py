@@ -83,6 +83,12 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
+def ignore_signals() -> None:
+    """Leave signals to the main process, in a worker process."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def default_signals() -> Iterator[None]:
     """Let signals end the process at once during the block, for library calls that keep Python's handlers waiting."""

@@ -29,9 +29,10 @@ def palette_of(*paths: Path) -> bytes | None:
     palettes = [palette for path in paths if (palette := _read_palette(path))]
     if not palettes:
         return None
+    palettes.append(davis_palette())
     result = background = palettes[0][:3]
     for start in range(3, 768, 3):
-        colours = [palette[start:start + 3] for palette in (*palettes, davis_palette())]
+        colours = [palette[start:start + 3] for palette in palettes]
         result += next((colour for colour in colours if colour not in (b"", background)), colours[-1])
     return result
 

@@ -2,14 +2,13 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from util.cli import InputError
+from util.cli import InputError, ignore_signals
 from util.progress import progress_bar
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -43,7 +42,7 @@ def run_jobs(jobs: Sequence[Callable[[], object]], workers: int, unit: str) -> l
     failures = []
     if os.name == "nt":
         workers = min(workers, 61)              # the limit of ProcessPoolExecutor
-    with ProcessPoolExecutor(workers, initializer=_ignore_signals) as pool, progress_bar(len(jobs), unit) as bar:
+    with ProcessPoolExecutor(workers, initializer=ignore_signals) as pool, progress_bar(len(jobs), unit) as bar:
         try:
             for future in as_completed([pool.submit(job) for job in jobs]):
                 try:
@@ -56,9 +55,3 @@ def run_jobs(jobs: Sequence[Callable[[], object]], workers: int, unit: str) -> l
         finally:
             pool.shutdown(cancel_futures=True)
     return failures
-
-
-def _ignore_signals() -> None:
-    """Only the main process handles signals."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
