@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +30,8 @@ def export(project: Project, kinds: list[str], on_frame: Callable[[], None]) -> 
         on_frame: called for each frame of the masks, and of each kind.
     """
     names = project.frames.names
+    for left in project.folder.glob(".export*"):            # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     with TemporaryDirectory(dir=project.folder, prefix=".export") as temporary:
         for index, name in enumerate(names):
             labels = project.export_labels(index)

@@ -246,7 +246,7 @@ class Jobs:
 
     def _export(self, job: Job, kinds: Sequence[str]) -> None:
         frames = len(self.project.frames.names)
-        job.total = frames * (1 + len(set(kinds)))
+        job.total = frames * (1 + len(kinds))
 
         def on_frame() -> None:
             job.advance()

@@ -138,7 +138,7 @@ class Project:
             content = json.loads(file.read_text())
             clip, digest = str(content["clip"]), content["digest"]
             names = {int(label): clean_name(name, int(label)) for label, name in content["objects"].items()}
-            imported = dict(content.get("imported", {}))
+            imported = content.get("imported")
             self._check_names(names)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError):
             file.replace(self.folder / "objects.json.damaged")
@@ -147,7 +147,7 @@ class Project:
         if digest != self.frames.digest:
             raise InputError(f"{self.folder}: belongs to another clip ({clip}), or its frames have changed; choose "
                              f"another --output, and start with --masks {self.folder / 'masks'} if its masks fit")
-        self.names, self._imported = names, imported
+        self.names, self._imported = names, imported if isinstance(imported, dict) else {}
 
     def _read_masks(self, source: Path, own: bool) -> None:
         """Read masks; those that are not the annotation's own become input masks of frames that have none."""
@@ -166,13 +166,15 @@ class Project:
                 self.names = {label: clean_name("", label) for label in self._labels[index]} | self.names
                 continue
             name, digest = self._name(index), zlib.crc32(np.ascontiguousarray(mask))
-            if index not in self._digests and self._imported.get(name) == digest:
-                warn(f"{path}: was removed in {self.folder}, so it is not used")
-            elif index not in self._digests:
-                self.save_mask(index, mask)
-            elif digest != self._digests[index]:
+            if self._digests.get(index, digest) != digest:
                 warn(f"{path}: {self.folder} has another mask of this frame, which is kept")
-            self._imported[name] = digest
+            elif index not in self._digests and self._imported.get(name) == digest:
+                warn(f"{path}: not used, since this mask was removed in {self.folder}; to use it again, copy it to "
+                     f"{self._mask_file(index)}")
+            elif mask.any():
+                if index not in self._digests:
+                    self.save_mask(index, mask)
+                self._imported[name] = digest
 
     def _read_predictions(self) -> None:
         for direction in DIRECTIONS:
@@ -263,6 +265,8 @@ class Project:
                 unused.mkdir(exist_ok=True)
                 path.replace(unused / path.name)
                 del self._digests[index], self._labels[index]
+                if self._imported.pop(self._name(index), None) is not None:
+                    self._save_objects(self.names)
             for known in (*self._results.values(), self._changed):
                 for index in [index for index in known if index >= count]:
                     del known[index]

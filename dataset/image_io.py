@@ -79,7 +79,7 @@ def read_mask(path: Path | str, show_warnings: bool = False, binary: bool = Fals
             if hidden.any():
                 warnings.append(f"{path}: {hidden.sum()} pixels with alpha 0 are treated as background")
             colours[hidden] = 0
-        mask = _labels_of_colours(path, colours)
+        mask = colours.any(-1) if binary else _labels_of_colours(path, colours)
     else:
         mask = np.asarray(image)
         if mask.ndim != 2 or mask.dtype.kind == "f":

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, dropwhile, islice
@@ -112,7 +113,7 @@ class VideoFrames:
                 "frames can be decoded; its frame rate varies, or it is damaged")
         elif still and count > 1:               # of interlaced videos, OpenCV 4.13 and 5.0 return an arbitrary image
             self.problem = (f"all {count} frames are equal; if the video is interlaced, decode it with "
-                            f"ffmpeg -i {self.path.name} -vf yadif new.mp4")
+                            f"ffmpeg -i {shlex.quote(str(self.path))} -vf yadif new.mp4")
 
     def describe(self, index: int) -> str:
         return f"{self.path}, frame {index}"

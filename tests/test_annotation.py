@@ -1,5 +1,6 @@
 """The parts of annotate.py below the server: frames, the annotation on disk, GrabCut, the worker, export."""
 import argparse
+import json
 import re
 import shutil
 import threading
@@ -228,9 +229,31 @@ def test_a_mask_that_was_removed_is_not_imported_again(open_project, clip, capsy
     project = open_project(masks=clip / "masks")
     assert sorted(project.masks) == [index for index in range(FRAMES) if index != 4]
     err = capsys.readouterr().err
-    assert re.fullmatch(r"warning: .*00004\.png: was removed in .*annotation, so it is not used\n", err)
+    assert re.fullmatch(r"warning: .*00004\.png: not used, since this mask was removed in .*annotation; to use it "
+                        r"again, copy it to .*annotation/masks/00004\.png\n", err)
     write_mask(clip / "masks/00004.png", mask_of(clip, 3), davis_palette())
     assert (open_project(masks=clip / "masks").labels(4) == mask_of(clip, 3)).all()      # another mask
+
+
+def test_only_masks_that_were_used_count_as_removed(open_project, clip, capsys):
+    write_mask(clip / "masks/00003.png", np.zeros((HEIGHT, WIDTH), np.uint8), davis_palette())
+    project = open_project()
+    project.save_mask(4, np.ones((HEIGHT, WIDTH), np.uint8))
+    project = open_project(masks=clip / "masks")            # has another mask of frame 4, which is not used
+    project.save_mask(4, np.zeros((HEIGHT, WIDTH), np.uint8))
+    capsys.readouterr()
+    assert (open_project(masks=clip / "masks").labels(4) == mask_of(clip, 4)).all()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("imported", [None, 5, "text", [], ["ab"]])
+def test_names_survive_other_damage_of_their_file(open_project, imported, capsys):
+    project = open_project()
+    project.rename({1: "dog"})
+    path = project.folder / "objects.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "imported": imported}))
+    assert open_project().names == {1: "dog"}
+    assert capsys.readouterr().err == ""
 
 
 def test_more_than_64_objects_are_refused(open_project):

@@ -99,7 +99,8 @@ def test_masks_that_lose_their_values_are_refused(tmp_path):
 
 def test_binary_masks_may_have_smooth_edges(tmp_path):
     for mask in (nested(50, 100, 150, 200, 255), np.arange(256, dtype=np.uint8)[None].repeat(20, 0)):
-        assert np.array_equal(read_mask(save(tmp_path / "smooth.png", mask), binary=True), (mask > 0) * 255)
+        for pixels in (mask, np.dstack([mask, 0 * mask, 0 * mask])):            # grey and red
+            assert np.array_equal(read_mask(save(tmp_path / "smooth.png", pixels), binary=True), (mask > 0) * 255)
 
 
 @pytest.mark.parametrize("values", [(128, 255), (85, 170, 255)])
