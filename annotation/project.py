@@ -114,7 +114,7 @@ class Project:
         self._labels: dict[int, list[int]] = {}
         self._results: dict[str, dict[int, Result]] = {direction: {} for direction in DIRECTIONS}
         self._dependencies: dict[str, tuple[list[int], list[str]]] = {}
-        self._imported: dict[str, int] = {}     # checksums of the masks in ``masks`` by their frames
+        self._imported: dict[str, int] = {}     # checksums of the masks taken from ``masks``
         self.names: dict[int, str] = {}
         self.palette = davis_palette()
         self._read_objects()

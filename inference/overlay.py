@@ -44,13 +44,12 @@ def write_overlay(video: Video, masks: Path, palette: bytes, folder: Path,
     chosen = np.linspace(0, len(names) - 1, min(len(names), SHEET_COLUMNS * SHEET_ROWS)).round().astype(int)
     fps = video.frames.fps
     fps = fps if fps < 65 else round(fps, 1)                # as a fraction, with 16 bits for its numerator
-    thumbnails, writer = [], cv2.VideoWriter()
+    thumbnails, writer, fourcc = [], cv2.VideoWriter(), cv2.VideoWriter_fourcc(*"mp4v")
     try:
         for index, frame in enumerate(video.frames.read(range(len(names)), 1)):
             mask = masks / f"{names[index]}.png"
             overlay = draw_overlay(frame, read_mask(mask), palette) if mask.is_file() else frame
             height, width = overlay.shape[0] // 2 * 2, overlay.shape[1] // 2 * 2       # MPEG-4 needs even sides
-            fourcc = cv2.VideoWriter_fourcc(*"mp4v")
             if not index and not writer.open(opencv_path(path), fourcc, fps, (width, height)):
                 raise InputError(f"{path}: this OpenCV cannot write MPEG-4 video")
             writer.write(np.ascontiguousarray(overlay[:height, :width, ::-1]))

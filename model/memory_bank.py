@@ -22,6 +22,8 @@ class MemoryBank:
     """
 
     def __init__(self, max_frames: int | None = None):
+        if max_frames is not None and max_frames < 1:
+            raise ValueError(f"max_frames must be at least 1, not {max_frames}")
         self.max_frames = max_frames
         self.frames_added = 0                   # memory frames, overwritten ones included
         self._has_temporary = False
