@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model import winograd
 from model.defaults import PUBLISHED_WEIGHTS
-from model.modules import Conv3x3
 from model.network import PropagationNetwork
 from model.variants import build, variant_of
 from util.cli import InputError, pluralize
@@ -72,10 +70,6 @@ def load_network(path: str | os.PathLike, device: torch.device | str = "cpu") ->
     network = read_network(path).eval().requires_grad_(False)
     fold_batch_norm(network)
     network.to(device, memory_format=torch.channels_last)
-    if torch.device(device).type == "cpu" and winograd.uses_nnpack():
-        for module in network.modules():
-            if isinstance(module, Conv3x3) and module.in_channels * module.out_channels >= winograd.MIN_CHANNELS:
-                module.to(memory_format=torch.contiguous_format)        # else NNPACK copies the filters at each call
     return network
 
 

@@ -5,16 +5,18 @@ multiplied by one matrix product over the channels for each of the n^2, and the 
 Gray, Fast Algorithms for Convolutional Neural Networks, arXiv 1509.09308, section 4. In float32 the relative error of
 256 channels is 3e-6 for m = 4 and 6e-6 for m = 6 (direct convolution: 2e-7).
 
-The wide convolutions of the network are limited by arithmetic, so this is 1.3 to 2.8 times as fast on a CPU. Filters
-are transformed again and again; stored, they would take four or seven times the memory of the weights.
-
-PyTorch contains NNPACK, an implementation for m = 6 and AVX2, but does not choose it for single images. It is used here
-where it is faster. PyTorch for Windows is built without it.
+The wide convolutions of the network are limited by arithmetic, so this is up to three times as fast on a CPU.
+winograd.cpp needs Linux, an x86 CPU with AVX2 and a C++ compiler. Elsewhere, `_convolve_by_pytorch` does the same by
+PyTorch's matrix products. It is slower, and faster than direct convolutions in very wide layers only. Filters are
+transformed again at each call; stored, they would take four or seven times the memory of the weights.
 """
 from __future__ import annotations
 
+import ctypes
 import functools
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from util.compiler import compile_library
+
 ELEMENTS_IN_STRIPE = 2 ** 17            # tiles times channels that are transformed together
-ELEMENTS_FOR_NNPACK = 2 ** 23           # pixels times channels that NNPACK gets at once
 OUTPUTS_AT_ONCE = 256                   # output channels that are computed together
 MEMORY = 19 * 2 ** 20                   # elements allocated at first: enough for frames of 480x864
-MIN_MULTIPLICATIONS = 3 * 2 ** 29       # of a direct convolution, for Winograd's algorithm to be faster
-MIN_CHANNELS = 2 ** 16                  # input times output channels of the layers that Winograd's algorithm serves
+MIN_MULTIPLICATIONS = 3 * 2 ** 29       # of a direct convolution, for `_convolve_by_pytorch` to be faster
+MIN_CHANNELS = 2 ** 16                  # input times output channels, for `_convolve_by_pytorch` to be faster
+MIN_PIXELS, MIN_CHANNELS_COMPILED = 2 ** 8, 2 ** 12         # for winograd.cpp to be faster
 MIN_PIXELS_LARGE_TILES = 2 ** 12        # for 6x6 outputs per tile to be faster than 4x4
 
 
@@ -48,6 +52,15 @@ class Transforms(NamedTuple):
         return cls(*(torch.from_numpy(np.array(matrix)).float().contiguous()
                      for matrix in (inputs, [*filters, [0, 0, 1]], np.transpose(outputs))))
 
+    def in_cpp(self) -> str:
+        """Return the matrices in C++, for winograd.cpp."""
+        def define(name: str, matrix: Tensor) -> str:
+            rows = ", ".join(f"{{{', '.join(map(str, row))}}}" for row in matrix.tolist())
+            return f"static constexpr float {name}[{len(matrix)}][{matrix.shape[1]}] = {{{rows}}};\n"
+
+        matrices = "".join(define(name.upper(), matrix) for name, matrix in self._asdict().items())
+        return f"template <> struct Transforms<{len(self.outputs)}> {{\n{matrices}}};\n"
+
 
 SMALL_TILES, LARGE_TILES = Transforms.at_points(0, 1, -1, 2, -2), Transforms.at_points(0, 1, -1, 2, -2, 1 / 2, -1 / 2)
 
@@ -58,37 +71,65 @@ def should_use_winograd(x: Tensor, weight: Tensor) -> bool:
         return False
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return False
-    channels = weight.shape[0] * weight.shape[1]
-    return channels >= MIN_CHANNELS and 9 * channels * x.shape[-2] * x.shape[-1] >= MIN_MULTIPLICATIONS
-
-
-@functools.cache
-def uses_nnpack() -> bool:
-    """Return whether NNPACK is there and faster: with AVX2, but not with AVX-512 at full width (Intel, Zen 5)."""
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    # Zen 4 computes the 512 bits of AVX-512 in two halves. Unlike Zen 5, it has no VP2INTERSECT.
-    intel = "Intel" in capabilities.get("cpu_name", "Intel")
-    wide = capabilities.get("avx512_f") and (intel or capabilities.get("avx512_vp2intersect"))
-    # `is_available` also initialises NNPACK.
-    return bool(capabilities.get("avx2")) and not wide and torch.backends.nnpack.is_available()
+    channels, pixels = weight.shape[0] * weight.shape[1], x.shape[-2] * x.shape[-1]
+    if _is_compiled_for(weight):
+        return channels >= MIN_CHANNELS_COMPILED and pixels >= MIN_PIXELS
+    return channels >= MIN_CHANNELS and 9 * channels * pixels >= MIN_MULTIPLICATIONS
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
     """Return ``F.conv2d(x, weight, bias, padding=1)`` for 3x3 filters.
 
     Args:
-        x: (N, C, H, W) float32, fastest in channels-last order, or with NNPACK in PyTorch's default order.
+        x: (N, C, H, W) float32, fastest in channels-last order.
         weight: (O, C, 3, 3), as x.
         bias: (O,) or None.
         relu: convolve relu(x) instead.
 
     Returns:
-        (N, O, H, W) in the order named above.
+        (N, O, H, W) in channels-last order.
     """
-    if uses_nnpack():
-        return _convolve_by_nnpack(x, weight, bias, relu)
+    transforms = LARGE_TILES if x.shape[2] * x.shape[3] >= MIN_PIXELS_LARGE_TILES else SMALL_TILES
+    implementation = _convolve_by_kernel if _is_compiled_for(weight) else _convolve_by_pytorch
+    return implementation(x, weight, bias, relu, transforms)
+
+
+@functools.cache
+def _kernel() -> Callable | None:
+    """Return `winograd` of winograd.cpp, or None where it cannot be compiled."""
+    source = Path(__file__).with_suffix(".cpp")
+    matrices = SMALL_TILES.in_cpp() + LARGE_TILES.in_cpp()
+    library = compile_library(f"template <int m> struct Transforms;\n{matrices}{source.read_text()}",
+                              source.parent / "__pycache__")
+    if library is None:
+        return None
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    library.winograd.argtypes = (ctypes.c_int, pointer, integer, integer, integer, ctypes.c_int, pointer, pointer,
+                                 integer, pointer, pointer, ctypes.c_int)
+    return library.winograd
+
+
+def _is_compiled_for(weight: Tensor) -> bool:
+    """Return whether winograd.cpp can use these filters."""
+    return weight.shape[0] % 32 == 0 and weight.shape[1] % 16 == 0 and _kernel() is not None
+
+
+def _convolve_by_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, transforms: Transforms) -> Tensor:
+    """`convolve` by winograd.cpp."""
+    images = x.permute(0, 2, 3, 1).contiguous()
+    _, height, width, channels = images.shape
+    result = images.new_empty(len(x), height, width, len(weight))
+    steps = (ctypes.c_int64 * 4)(*weight.stride())
+    offset = None if bias is None else bias.contiguous()
+    for image, out in zip(images, result, strict=True):
+        _kernel()(len(transforms.outputs), image.data_ptr(), height, width, channels, relu, weight.data_ptr(), steps,
+                  len(weight), offset if offset is None else offset.data_ptr(), out.data_ptr(), torch.get_num_threads())
+    return result.permute(0, 3, 1, 2)
+
+
+def _convolve_by_pytorch(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, transforms: Transforms) -> Tensor:
+    """`convolve` by PyTorch's matrix products."""
     (count, channels, height, width), outputs = x.shape, len(weight)
-    transforms = LARGE_TILES if height * width >= MIN_PIXELS_LARGE_TILES else SMALL_TILES
     tile = len(transforms.outputs)
     # One more column of tiles than needed keeps all tiles at equal distances in memory.
     rows, columns = -(-height // tile), -(-width // tile) + 1
@@ -109,24 +150,6 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool =
                 products = products.unflatten(2, (-1, columns))[:, :, :, :-1].permute(2, 0, 3, 1, 4)
                 torch.add(products, 0 if bias is None else bias[part], out=target[..., part])
     return result[:, :height, :width].contiguous().permute(0, 3, 1, 2)
-
-
-def _convolve_by_nnpack(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    """As `convolve`, in stripes of rows, which limits the memory that NNPACK takes for large images."""
-    def convolve_rows(first: int, last: int) -> Tensor:
-        part = x[:, :, first:last]
-        return torch._nnpack_spatial_convolution(F.relu(part) if relu else part, weight, bias, padding=1)
-
-    height, tile = x.shape[2], len(LARGE_TILES.outputs)
-    rows = max(tile, ELEMENTS_FOR_NNPACK // (x.shape[3] * max(weight.shape[:2])) // tile * tile)
-    if rows >= height:
-        return convolve_rows(0, height)
-    rows -= 2                       # with one row above and one below, a multiple of the tile
-    result = x.new_empty(len(x), len(weight), *x.shape[2:])
-    for first in range(0, height, rows):
-        above = min(first, 1)
-        result[:, :, first:first + rows] = convolve_rows(first - above, first + rows + 1)[:, :, above:above + rows]
-    return result
 
 
 class _Kept(threading.local):

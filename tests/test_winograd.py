@@ -1,21 +1,23 @@
-"""Winograd's convolution against the direct one, alone and in the network: ours, and that of NNPACK."""
+"""Winograd's convolution against the direct one, alone and in the network: compiled, and by PyTorch."""
 import pytest
 import torch
 import torch.nn.functional as F
 
 from model import winograd
-from model.checkpoint import load_network
 from model.modules import Conv3x3, partial_convolution
 
-needs_nnpack = pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="PyTorch without NNPACK")
+needs_compiler = pytest.mark.skipif(winograd._kernel() is None, reason="no C++ compiler with OpenMP, or no x86 Linux")
+TRANSFORMS = {"small tiles": winograd.SMALL_TILES, "large tiles": winograd.LARGE_TILES}
 
 
-@pytest.fixture(autouse=True)
-def nnpack(request, monkeypatch):
-    """Whether NNPACK convolves: only in tests that are parametrized with it."""
-    used = getattr(request, "param", False)
-    monkeypatch.setattr(winograd, "uses_nnpack", lambda: used)
-    return used
+@pytest.fixture(params=[pytest.param("compiled", marks=needs_compiler), "pytorch"])
+def implementation(request, monkeypatch):
+    """The implementation that convolves."""
+    if request.param == "pytorch":
+        monkeypatch.setattr(winograd, "_kernel", lambda: None)
+    else:
+        monkeypatch.delattr(winograd, "_convolve_by_pytorch")
+    return request.param
 
 
 def example(count, channels, outputs, height, width, bias=True):
@@ -23,6 +25,26 @@ def example(count, channels, outputs, height, width, bias=True):
     x = torch.randn(count, channels, height, width, generator=generator)
     weight = torch.randn(outputs, channels, 3, 3, generator=generator) / (9 * channels) ** 0.5
     return x, weight, torch.randn(outputs, generator=generator) if bias else None
+
+
+def direct(x, weight, bias, relu=False):
+    return F.conv2d((F.relu(x) if relu else x).double(), weight.double(), None if bias is None else bias.double(),
+                    padding=1)
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(1, 16, 32, 1, 1), (1, 48, 32, 4, 4), (2, 32, 96, 5, 7), (1, 16, 64, 17, 30),
+                                   (3, 16, 32, 8, 3)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("order", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("tiles", TRANSFORMS)
+def test_the_kernel_gives_the_convolution(shape, bias, relu, order, tiles):
+    x, weight, offset = example(*shape, bias)
+    found = winograd._convolve_by_kernel(x.contiguous(memory_format=order), weight.contiguous(memory_format=order),
+                                         offset, relu, TRANSFORMS[tiles])
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found.double(), direct(x, weight, offset, relu), rtol=1e-5, atol=4e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (1, 3, 5, 4, 4), (2, 8, 6, 5, 7), (1, 16, 4, 17, 30),
@@ -35,50 +57,51 @@ def test_it_is_the_convolution(shape, bias, order, at_once, large_tiles, monkeyp
     monkeypatch.setattr(winograd, "ELEMENTS_IN_STRIPE", at_once)
     monkeypatch.setattr(winograd, "MIN_PIXELS_LARGE_TILES", 0 if large_tiles else 10 ** 9)
     x, weight, offset = example(*shape, bias)
-    exact = F.conv2d(x.double(), weight.double(), None if offset is None else offset.double(), padding=1)
     found = winograd.convolve(x.contiguous(memory_format=order), weight.contiguous(memory_format=order), offset)
     assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=4e-5 if large_tiles else 2e-5)
+    torch.testing.assert_close(found.double(), direct(x, weight, offset), rtol=1e-5,
+                               atol=4e-5 if large_tiles else 2e-5)
 
 
-@needs_nnpack
-@pytest.mark.parametrize("nnpack", [True], indirect=True)
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (2, 8, 6, 5, 7), (1, 16, 4, 17, 30), (3, 2, 9, 12, 3),
-                                   (1, 5, 3, 13, 9)])
-@pytest.mark.parametrize("bias", [True, False])
+@needs_compiler
+@pytest.mark.parametrize(("tiles", "bound"), [("small tiles", 5e-6), ("large tiles", 1e-5)])
+def test_the_kernel_computes_large_images_in_stripes(tiles, bound):
+    x, weight, offset = example(1, 256, 64, 120, 100)
+    exact = direct(x, weight, offset)
+    found = winograd._convolve_by_kernel(x, weight, offset, False, TRANSFORMS[tiles])
+    assert (found.double() - exact).norm() / exact.norm() < bound
+
+
+@needs_compiler
+@pytest.mark.parametrize("tiles", TRANSFORMS)
+def test_the_kernel_gives_the_same_with_any_number_of_threads(tiles):
+    x, weight, offset = example(1, 64, 96, 40, 40)
+    expected = winograd._convolve_by_kernel(x, weight, offset, False, TRANSFORMS[tiles])
+    threads = torch.get_num_threads()
+    for number in (1, 5):
+        torch.set_num_threads(number)
+        found = winograd._convolve_by_kernel(x, weight, offset, False, TRANSFORMS[tiles])
+        torch.set_num_threads(threads)
+        assert torch.equal(found, expected)
+
+
+@needs_compiler
 @pytest.mark.parametrize("relu", [True, False])
-@pytest.mark.parametrize("at_once", [1, 2 ** 23])            # four rows at a time, or all
-def test_nnpack_gives_the_convolution(shape, bias, relu, at_once, nnpack, monkeypatch):
-    monkeypatch.setattr(winograd, "ELEMENTS_FOR_NNPACK", at_once)
-    x, weight, offset = example(*shape, bias)
-    exact = F.conv2d((F.relu(x) if relu else x).double(), weight.double(),
-                     None if offset is None else offset.double(), padding=1)
-    monkeypatch.delattr(winograd, "_WorkingMemory")              # of our own implementation
-    found = winograd.convolve(x.contiguous(memory_format=torch.channels_last), weight, offset, relu)
-    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=4e-5)
+def test_the_kernel_hides_no_infinite_or_missing_number(relu):
+    for value in (torch.nan, torch.inf):
+        x, weight, _ = example(1, 16, 32, 24, 24, bias=False)
+        x[0, 3, 12, 12] = value
+        found = winograd._convolve_by_kernel(x, weight, None, relu, winograd.SMALL_TILES)
+        assert not found[0, :, 11:14, 11:14].isfinite().any()
+        assert found[0, :, :6].isfinite().all()
 
 
-@pytest.mark.parametrize(("capabilities", "there", "used"), [
-    ({"avx2": True, "cpu_name": "Intel Core"}, True, True),
-    ({"avx2": True, "avx512_f": True, "cpu_name": "AMD EPYC"}, True, True),
-    ({"avx2": True, "avx512_f": True, "cpu_name": "Intel Xeon"}, True, False),
-    ({"avx2": True, "avx512_f": True, "avx512_vp2intersect": True, "cpu_name": "AMD EPYC"}, True, False),   # Zen 5
-    ({"avx2": True, "cpu_name": "AMD Ryzen"}, False, False),        # Windows
-    ({}, True, False),                                              # ARM, and old versions of PyTorch
-])
-def test_nnpack_is_used_where_it_is_faster(capabilities, there, used, monkeypatch):
-    monkeypatch.undo()
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    monkeypatch.setattr(torch.backends.nnpack, "is_available", lambda: there)
-    assert winograd.uses_nnpack.__wrapped__() == used
-
-
-@pytest.mark.parametrize("nnpack", [True, False], indirect=True)
-def test_filters_are_loaded_in_the_order_that_is_faster(weights, nnpack):
-    for name, filters in load_network(weights).named_parameters():
-        if filters.dim() == 4 and min(filters.shape) > 1:
-            wide = name.split(".")[0] in ("decoder", "kv_m_f16", "kv_q_f16") and len(filters) > 1
-            assert filters.is_contiguous(memory_format=torch.channels_last) != (wide and nnpack), name
+def test_it_is_compiled_for_multiples_of_its_vectors_only():
+    x, weight, offset = example(1, 24, 40, 9, 9)
+    with torch.no_grad():
+        assert not winograd._is_compiled_for(weight)
+    torch.testing.assert_close(winograd.convolve(x, weight, offset).double(), direct(x, weight, offset), rtol=1e-5,
+                               atol=2e-5)
 
 
 @pytest.mark.parametrize("outputs_at_once", [1, 2, 5])
@@ -89,10 +112,10 @@ def test_output_channels_are_computed_in_parts(outputs_at_once, monkeypatch):
     torch.testing.assert_close(winograd.convolve(x, weight, offset), expected)
 
 
-def test_results_do_not_share_memory_with_later_calls(monkeypatch):
+def test_results_do_not_share_memory_with_later_calls(implementation, monkeypatch):
     monkeypatch.setattr(winograd._kept, "elements", torch.empty(0))
     monkeypatch.setattr(winograd, "MEMORY", 0)
-    first, second = example(1, 8, 6, 12, 12), example(1, 24, 16, 30, 40)
+    first, second = example(1, 16, 32, 12, 12), example(1, 32, 64, 30, 40)
     with torch.inference_mode():
         result = winograd.convolve(*first)
     copy = result.clone()
@@ -102,9 +125,9 @@ def test_results_do_not_share_memory_with_later_calls(monkeypatch):
     assert torch.equal(result, copy)
 
 
-def test_global_defaults_of_pytorch_do_not_matter(monkeypatch):
+def test_global_defaults_of_pytorch_do_not_matter(implementation, monkeypatch):
     monkeypatch.setattr(winograd, "_kept", winograd._Kept())
-    x, weight = torch.randn(1, 4, 9, 9), torch.randn(4, 4, 3, 3)
+    x, weight, _ = example(1, 16, 32, 9, 9, bias=False)
     expected = F.conv2d(x, weight, padding=1)
     torch.set_default_dtype(torch.float64)
     try:
@@ -123,30 +146,30 @@ def test_products_are_the_same_without_onednn(monkeypatch):
 
 
 @pytest.mark.parametrize(("height", "width", "bound"), [(40, 52, 5e-6), (64, 72, 1e-5)])     # small and large tiles
-def test_its_error_is_a_few_roundings(height, width, bound):
+def test_its_error_is_a_few_roundings(height, width, bound, implementation):
     x, weight, _ = example(1, 256, 64, height, width, bias=False)
     exact = F.conv2d(x.double(), weight.double(), padding=1)
     error = (winograd.convolve(x, weight).double() - exact).norm() / exact.norm()
     assert error < bound
 
 
-def test_it_serves_wide_layers_in_inference_only():
+def test_it_serves_wide_layers_in_inference_only(implementation):
     x, weight, _ = example(1, 512, 512, 60, 108)
     with torch.inference_mode():
         assert winograd.should_use_winograd(x, weight)
         assert not winograd.should_use_winograd(x[..., :8, :8], weight)
         assert not winograd.should_use_winograd(torch.empty(1, 48, 270, 480), torch.empty(48, 48, 3, 3))
         assert not winograd.should_use_winograd(x.double(), weight.double())
+        assert winograd.should_use_winograd(torch.empty(1, 64, 60, 108), torch.empty(96, 64, 3, 3)) == (
+            implementation == "compiled")
         with torch.autocast("cpu", torch.bfloat16):
             assert not winograd.should_use_winograd(x, weight)
     assert not winograd.should_use_winograd(x, weight)
 
 
-@pytest.mark.parametrize("nnpack", [pytest.param(True, marks=needs_nnpack), False], indirect=True)
-def test_parts_of_a_convolution_add_up(nnpack, monkeypatch):
-    monkeypatch.delattr(winograd, "_WorkingMemory" if nnpack else "_convolve_by_nnpack")
+def test_parts_of_a_convolution_add_up(implementation, monkeypatch):
     monkeypatch.setattr(winograd, "should_use_winograd", lambda x, weight: True)
-    conv, (x, *_) = Conv3x3(12, 7), example(1, 12, 7, 9, 14)
+    conv, (x, *_) = Conv3x3(48, 32), example(1, 48, 32, 9, 14)
     with torch.inference_mode():
-        parts = partial_convolution(conv, x[:, :5]) + partial_convolution(conv, x[:, 5:], first_channel=5)
+        parts = partial_convolution(conv, x[:, :16]) + partial_convolution(conv, x[:, 16:], first_channel=16)
         torch.testing.assert_close(parts, F.conv2d(x, conv.weight, conv.bias, padding=1), rtol=1e-4, atol=1e-5)
