@@ -5,12 +5,15 @@ arXiv 2007.08270.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from model.compiled import load_function
 
 GROUP_SIZE = 8          # of `grouped_topk`
 ROWS_IN_GROUP = 32      # of `grouped_argmax`
@@ -60,17 +63,54 @@ def readout(query: Tensor, blocks: Sequence[MemoryBlock], top_k: int | None = No
     kernel = None if kernel_sigma is None else Kernel(query, kernel_sigma, grid_width)
     if top_k is None or top_k >= sum(block.key.shape[-2] for block in blocks):
         return _softmax_readout(query, blocks, kernel)
+    search = _compiled_top_k if _is_compiled_for(query, blocks) else _top_k
+    scores, indices = search(query, blocks, top_k, kernel)
+    return _gather_values(scores.softmax(-1), indices, blocks)
+
+
+def _top_k(query: Tensor, blocks: Sequence[MemoryBlock], k: int, kernel: Kernel | None) -> tuple[Tensor, Tensor]:
+    """Return the k largest affinities of each query location, and their memory locations: (..., Q, k) each."""
     # The global top-k is contained in the union of the top-k of the memory tiles.
     best = []
     for start, (key, _) in _tiles(query, blocks, tile_elements(query.device) if kernel else None):
-        parts = [grouped_topk(scores, min(top_k, scores.shape[-1])) for scores in _scores(query, key, kernel)]
+        parts = [grouped_topk(scores, min(k, scores.shape[-1])) for scores in _scores(query, key, kernel)]
         scores, indices = (torch.cat(pieces, -2) for pieces in zip(*parts, strict=True))
         best.append((scores, indices + start))
     scores, indices = (torch.cat(pieces, -1) for pieces in zip(*best, strict=True))
     if len(best) > 1:
-        scores, positions = grouped_topk(scores, top_k)
+        scores, positions = grouped_topk(scores, k)
         indices = indices.gather(-1, positions)
-    return _gather_values(scores.softmax(-1), indices, blocks)
+    return scores, indices
+
+
+@functools.cache
+def _update_top_k() -> Callable | None:
+    """Return the function of memory_reader.cpp, or None where it cannot be compiled."""
+    return load_function("update_top_k", "memory_reader.cpp")
+
+
+def _is_compiled_for(query: Tensor, blocks: Sequence[MemoryBlock]) -> bool:
+    """Return whether memory_reader.cpp can be used."""
+    if query.device.type != "cpu" or query.dim() != 2 or torch.is_grad_enabled() or _update_top_k() is None:
+        return False
+    return all((key.device, key.shape[1:]) == (query.device, query.shape[1:]) for key, _ in blocks)
+
+
+def _compiled_top_k(query: Tensor, blocks: Sequence[MemoryBlock], k: int,
+                    kernel: Kernel | None) -> tuple[Tensor, Tensor]:
+    """As `_top_k`, by memory_reader.cpp, for queries (Q, C_k)."""
+    count, channels = query.shape
+    query = (query.float() / channels ** 0.5).contiguous()
+    positions = None if kernel is None else kernel.query[:, :2].T.contiguous()      # without its column of ones
+    scores = query.new_full((count, k), -torch.inf)
+    indices, lowest = (torch.zeros(size, dtype=torch.int64, device="cpu") for size in ((count, k), count))
+    start = 0
+    for key, _ in blocks:
+        key = key.float().contiguous()
+        _update_top_k()(query, count, channels, key, len(key), start, positions, k, scores, indices, lowest,
+                        torch.get_num_threads())
+        start += len(key)
+    return scores, indices
 
 
 class Kernel:

@@ -5,18 +5,16 @@ multiplied by one matrix product over the channels for each of the n^2, and the 
 Gray, Fast Algorithms for Convolutional Neural Networks, arXiv 1509.09308, section 4. In float32 the relative error of
 256 channels is 3e-6 for m = 4 and 6e-6 for m = 6 (direct convolution: 2e-7).
 
-The wide convolutions of the network are limited by arithmetic, so this is up to three times as fast on a CPU.
+The wide convolutions of the network are limited by arithmetic, so this is two to four times as fast on a CPU.
 winograd.cpp needs Linux, an x86 CPU with AVX2 and a C++ compiler. Elsewhere, `_convolve_by_pytorch` does the same by
-PyTorch's matrix products. It is slower, and faster than direct convolutions in very wide layers only. Filters are
-transformed again at each call; stored, they would take four or seven times the memory of the weights.
+PyTorch. It is slower, and faster than direct convolutions in very wide layers only. Filters are transformed again at
+each call; stored, they would take four or seven times the memory of the weights.
 """
 from __future__ import annotations
 
-import ctypes
 import functools
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from util.compiler import compile_library
+from model.compiled import load_function
 
 ELEMENTS_IN_STRIPE = 2 ** 17            # tiles times channels that are transformed together
 OUTPUTS_AT_ONCE = 256                   # output channels that are computed together
@@ -52,7 +50,7 @@ class Transforms(NamedTuple):
         return cls(*(torch.from_numpy(np.array(matrix)).float().contiguous()
                      for matrix in (inputs, [*filters, [0, 0, 1]], np.transpose(outputs))))
 
-    def in_cpp(self) -> str:
+    def to_cpp(self) -> str:
         """Return the matrices in C++, for winograd.cpp."""
         def define(name: str, matrix: Tensor) -> str:
             rows = ", ".join(f"{{{', '.join(map(str, row))}}}" for row in matrix.tolist())
@@ -67,8 +65,10 @@ SMALL_TILES, LARGE_TILES = Transforms.at_points(0, 1, -1, 2, -2), Transforms.at_
 
 def should_use_winograd(x: Tensor, weight: Tensor) -> bool:
     """Return whether `convolve` is faster than PyTorch: wide layers in float32 on a CPU, without gradients."""
-    if x.device.type != "cpu" or x.dtype != torch.float32:
+    if x.device.type != "cpu" or x.dtype != torch.float32 or x.dim() != 4:
         return False
+    if (weight.device, weight.dtype, weight.shape[1]) != (x.device, x.dtype, x.shape[1]):
+        return False                    # PyTorch raises the error
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return False
     channels, pixels = weight.shape[0] * weight.shape[1], x.shape[-2] * x.shape[-1]
@@ -97,16 +97,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool =
 @functools.cache
 def _kernel() -> Callable | None:
     """Return `winograd` of winograd.cpp, or None where it cannot be compiled."""
-    source = Path(__file__).with_suffix(".cpp")
-    matrices = SMALL_TILES.in_cpp() + LARGE_TILES.in_cpp()
-    library = compile_library(f"template <int m> struct Transforms;\n{matrices}{source.read_text()}",
-                              source.parent / "__pycache__")
-    if library is None:
-        return None
-    pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    library.winograd.argtypes = (ctypes.c_int, pointer, integer, integer, integer, ctypes.c_int, pointer, pointer,
-                                 integer, pointer, pointer, ctypes.c_int)
-    return library.winograd
+    matrices = f"template <int m> struct Transforms;\n{SMALL_TILES.to_cpp()}{LARGE_TILES.to_cpp()}"
+    return load_function("winograd", "winograd.cpp", matrices)
 
 
 def _is_compiled_for(weight: Tensor) -> bool:
@@ -119,16 +111,15 @@ def _convolve_by_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bo
     images = x.permute(0, 2, 3, 1).contiguous()
     _, height, width, channels = images.shape
     result = images.new_empty(len(x), height, width, len(weight))
-    steps = (ctypes.c_int64 * 4)(*weight.stride())
     offset = None if bias is None else bias.contiguous()
     for image, out in zip(images, result, strict=True):
-        _kernel()(len(transforms.outputs), image.data_ptr(), height, width, channels, relu, weight.data_ptr(), steps,
-                  len(weight), offset if offset is None else offset.data_ptr(), out.data_ptr(), torch.get_num_threads())
+        _kernel()(len(transforms.outputs), image, height, width, channels, relu, weight, *weight.stride(), len(weight),
+                  offset, out, torch.get_num_threads())
     return result.permute(0, 3, 1, 2)
 
 
 def _convolve_by_pytorch(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, transforms: Transforms) -> Tensor:
-    """`convolve` by PyTorch's matrix products."""
+    """`convolve` by PyTorch."""
     (count, channels, height, width), outputs = x.shape, len(weight)
     tile = len(transforms.outputs)
     # One more column of tiles than needed keeps all tiles at equal distances in memory.

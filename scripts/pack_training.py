@@ -66,8 +66,8 @@ def main() -> None:
         with tarfile.open(partial_file, "w:gz", compresslevel=1) as tar:
             tar.add(work, "training_bundle")
             tar.add(train_list, "training_bundle/DAVIS/2017/trainval/ImageSets/2017/train.txt")
-            for path in sorted((*ROOT.glob("*.py"), *ROOT.glob("[a-z]*/*.py"), ROOT / "model/winograd.cpp",
-                               *ROOT.glob("scripts/train_*.sh"))):
+            for path in sorted((*ROOT.glob("*.py"), *ROOT.glob("[a-z]*/*.py"), *ROOT.glob("model/*.cpp"),
+                                *ROOT.glob("model/*.h"), *ROOT.glob("scripts/train_*.sh"))):
                 tar.add(path, Path("training_bundle", path.relative_to(ROOT)))
         megabytes = partial_file.stat().st_size / 1e6
         if megabytes > MAX_MEGABYTES:

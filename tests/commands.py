@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from model import winograd
+
 ROOT = Path(__file__).resolve().parents[1]
+needs_compiler = pytest.mark.skipif(winograd._kernel() is None, reason="no C++ compiler with OpenMP, or no x86 Linux")
 needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 
 

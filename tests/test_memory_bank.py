@@ -1,6 +1,7 @@
 """The memory bank and its reading against the definitions, written out densely."""
 import pytest
 import torch
+from commands import needs_compiler
 
 from model import memory_bank, memory_reader
 from model.memory_bank import MemoryBank
@@ -52,6 +53,54 @@ def test_reading_is_as_defined_in_blocks_and_slices(frames, sigma, top_k, at_onc
     with torch.set_grad_enabled(gradients):
         found = readout(query, bank.blocks(), top_k, sigma, W)
     torch.testing.assert_close(found, dense_readout(query, rows(added, 0), rows(added, 1), top_k, sigma))
+
+
+@needs_compiler
+@pytest.mark.parametrize("sigma", [None, 7.0])
+@pytest.mark.parametrize(("count", "k", "locations"), [(1620, 16, (3000, 1)), (1620, 50, (1620, 1620, 700)),
+                                                       (35, 3, (5, 70)), (1, 1, (2,)), (16, 16, (17,))])
+def test_the_compiled_search_finds_the_top_k(count, k, locations, sigma):
+    generator = torch.Generator().manual_seed(4)
+    query = torch.randn(count, 24, generator=generator)
+    blocks = [MemoryBlock(torch.randn(number, 24, generator=generator), None) for number in locations]
+    kernel = None if sigma is None else memory_reader.Kernel(query, sigma, min(count, 54))
+    threads, found = torch.get_num_threads(), []
+    for number in (1, 2, 5):
+        torch.set_num_threads(number)
+        try:
+            found.append(memory_reader._compiled_top_k(query, blocks, k, kernel))
+        finally:
+            torch.set_num_threads(threads)
+    for expected, *others in zip(*found, strict=True):
+        assert all(torch.equal(expected, other) for other in others)
+    scores, indices = found[0]
+    every = torch.cat([memory_reader.affinity(query, key) for key, _ in blocks], -1)
+    if kernel is not None:
+        kernel.weight_(every)
+    torch.testing.assert_close(scores.sort(descending=True).values, every.topk(k).values)
+    torch.testing.assert_close(scores, every.gather(1, indices))
+    assert all(len(set(row)) == k for row in indices.tolist())
+
+
+@needs_compiler
+def test_the_compiled_search_is_used_at_inference_only(monkeypatch):
+    monkeypatch.setattr(memory_reader, "_top_k", None)
+    bank, _ = filled_bank(3)
+    query = torch.randn(H * W, CK)
+    with torch.inference_mode():
+        readout(query, bank.blocks(), 20, 1.5, W)
+        with pytest.raises(TypeError):                  # keys of other channels: left to PyTorch, for its error
+            readout(query[:, 1:], bank.blocks(), 20, 1.5, W)
+    with pytest.raises(TypeError):
+        readout(query, bank.blocks(), 20, 1.5, W)
+
+
+@needs_compiler
+def test_the_compiled_search_takes_no_missing_number():
+    query, keys = torch.ones(40, 8), torch.ones(30, 8)
+    keys[3] = torch.nan
+    _, indices = memory_reader._compiled_top_k(query, [MemoryBlock(keys, None)], 29, None)
+    assert all(set(row) == set(range(30)) - {3} for row in indices.tolist())
 
 
 @pytest.mark.parametrize("length", [10, 255, 4 * 8 * 16, 1000, 5003])
@@ -119,12 +168,13 @@ def test_growing_moves_nothing(monkeypatch):
 
 @pytest.mark.parametrize("sigma", [None, 1.5])
 @pytest.mark.parametrize("top_k", [None, 20])
-def test_affinities_are_float32_under_amp(top_k, sigma):
+@pytest.mark.parametrize("gradients", [False, True])
+def test_affinities_are_float32_under_amp(top_k, sigma, gradients):
     """With keys of this length, affinities in bfloat16 would differ by 0.25 and choose other locations."""
     generator = torch.Generator().manual_seed(3)
     query, keys, values = (10 * torch.randn(n, CK, generator=generator) for n in (H * W, 70, 70))
     exact = readout(query, [MemoryBlock(keys, values)], top_k, sigma, W)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(gradients):
         assert memory_reader.affinity(query, keys).dtype == torch.float32
         found = readout(query, [MemoryBlock(keys, values)], top_k, sigma, W)
     torch.testing.assert_close(found.float(), exact, rtol=0.02, atol=0.1)

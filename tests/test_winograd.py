@@ -1,12 +1,14 @@
 """Winograd's convolution against the direct one, alone and in the network: compiled, and by PyTorch."""
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import needs_compiler
 
 from model import winograd
 from model.modules import Conv3x3, partial_convolution
 
-needs_compiler = pytest.mark.skipif(winograd._kernel() is None, reason="no C++ compiler with OpenMP, or no x86 Linux")
 TRANSFORMS = {"small tiles": winograd.SMALL_TILES, "large tiles": winograd.LARGE_TILES}
 
 
@@ -35,9 +37,8 @@ def direct(x, weight, bias, relu=False):
 @needs_compiler
 @pytest.mark.parametrize("shape", [(1, 16, 32, 1, 1), (1, 48, 32, 4, 4), (2, 32, 96, 5, 7), (1, 16, 64, 17, 30),
                                    (3, 16, 32, 8, 3)])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("relu", [True, False])
-@pytest.mark.parametrize("order", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("bias", "relu", "order"), [(True, False, torch.channels_last),
+                                                     (False, True, torch.contiguous_format)])
 @pytest.mark.parametrize("tiles", TRANSFORMS)
 def test_the_kernel_gives_the_convolution(shape, bias, relu, order, tiles):
     x, weight, offset = example(*shape, bias)
@@ -49,17 +50,17 @@ def test_the_kernel_gives_the_convolution(shape, bias, relu, order, tiles):
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (1, 3, 5, 4, 4), (2, 8, 6, 5, 7), (1, 16, 4, 17, 30),
                                    (3, 2, 9, 8, 3)])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("order", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("bias", "relu", "order"), [(True, False, torch.channels_last),
+                                                     (False, True, torch.contiguous_format)])
 @pytest.mark.parametrize("at_once", [1, 2 ** 17])            # one row of tiles at a time, or all
 @pytest.mark.parametrize("large_tiles", [True, False])
-def test_it_is_the_convolution(shape, bias, order, at_once, large_tiles, monkeypatch):
+def test_pytorch_gives_the_convolution(shape, bias, relu, order, at_once, large_tiles, monkeypatch):
     monkeypatch.setattr(winograd, "ELEMENTS_IN_STRIPE", at_once)
     monkeypatch.setattr(winograd, "MIN_PIXELS_LARGE_TILES", 0 if large_tiles else 10 ** 9)
     x, weight, offset = example(*shape, bias)
-    found = winograd.convolve(x.contiguous(memory_format=order), weight.contiguous(memory_format=order), offset)
+    found = winograd.convolve(x.contiguous(memory_format=order), weight.contiguous(memory_format=order), offset, relu)
     assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found.double(), direct(x, weight, offset), rtol=1e-5,
+    torch.testing.assert_close(found.double(), direct(x, weight, offset, relu), rtol=1e-5,
                                atol=4e-5 if large_tiles else 2e-5)
 
 
@@ -80,9 +81,28 @@ def test_the_kernel_gives_the_same_with_any_number_of_threads(tiles):
     threads = torch.get_num_threads()
     for number in (1, 5):
         torch.set_num_threads(number)
-        found = winograd._convolve_by_kernel(x, weight, offset, False, TRANSFORMS[tiles])
-        torch.set_num_threads(threads)
+        try:
+            found = winograd._convolve_by_kernel(x, weight, offset, False, TRANSFORMS[tiles])
+        finally:
+            torch.set_num_threads(threads)
         assert torch.equal(found, expected)
+
+
+@needs_compiler
+def test_the_kernel_can_be_called_in_several_python_threads():
+    examples = [example(1, 32 * (1 + i % 3), 64, 20 + i, 30) for i in range(12)]
+    expected = [winograd._convolve_by_kernel(*arguments, False, winograd.SMALL_TILES) for arguments in examples]
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(lambda arguments: winograd._convolve_by_kernel(*arguments, False, winograd.SMALL_TILES),
+                           examples)]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(128, torch.float32), (64, torch.float64)])
+def test_pytorch_reports_what_does_not_fit(channels, dtype, implementation):
+    with torch.inference_mode(), pytest.raises(RuntimeError):
+        Conv3x3(64, 64).to(dtype)(torch.zeros(1, channels, 24, 24))
 
 
 @needs_compiler
@@ -96,10 +116,10 @@ def test_the_kernel_hides_no_infinite_or_missing_number(relu):
         assert found[0, :, :6].isfinite().all()
 
 
-def test_it_is_compiled_for_multiples_of_its_vectors_only():
+def test_the_kernel_serves_multiples_of_its_vectors_only(monkeypatch):
+    monkeypatch.setattr(winograd, "_kernel", lambda: pytest.fail)
+    assert winograd._is_compiled_for(torch.empty(64, 48, 3, 3))
     x, weight, offset = example(1, 24, 40, 9, 9)
-    with torch.no_grad():
-        assert not winograd._is_compiled_for(weight)
     torch.testing.assert_close(winograd.convolve(x, weight, offset).double(), direct(x, weight, offset), rtol=1e-5,
                                atol=2e-5)
 

@@ -10,36 +10,44 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from util.files import atomic_file
 
-FLAGS = ("-std=c++17", "-O3", "-fno-signed-zeros", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-signed-zeros", "-fno-trapping-math", "-fopenmp", "-shared",
+         "-fPIC", "-x", "c++", "-")
 FLAGS_OF_CPU = {"AVX2": ("-mavx2", "-mfma"), "AVX512": ("-mavx512f", "-mfma")}
+MAX_SECONDS = 60
 _one_at_a_time = threading.Lock()
 
 
 def compile_library(source: str, folder: Path) -> ctypes.CDLL | None:
     """Return C++ code as a library.
 
-    It is compiled once and kept, like Python's byte code. The compiler is ``$CXX``, or ``c++`` if it is not set.
+    It is compiled once and kept, like Python's byte code, unless the folder is read-only. The compiler is ``$CXX``, or
+    ``g++`` if it is not set.
 
     Args:
         source: the code, for OpenMP and at least AVX2.
         folder: where compiled code is kept.
 
     Returns:
-        None on other systems than Linux, on other CPUs, and where the code cannot be compiled or kept.
+        None on other systems than Linux, on other CPUs, and where the code cannot be compiled.
     """
     cpu_flags = FLAGS_OF_CPU.get(torch.backends.cpu.get_cpu_capability())
     if sys.platform != "linux" or cpu_flags is None:
         return None
-    command = [*shlex.split(os.environ.get("CXX") or "c++"), *FLAGS, *cpu_flags, "-x", "c++", "-"]
-    path = folder / f"{hashlib.sha256('|'.join((*command, source)).encode()).hexdigest()[:32]}.so"
-    with _one_at_a_time, suppress(OSError, subprocess.SubprocessError):
-        if not path.exists():
-            with atomic_file(path) as partial:
-                subprocess.run([*command, "-o", str(partial)], input=source.encode(), capture_output=True, check=True)
-        return ctypes.CDLL(str(path))
+    with _one_at_a_time, suppress(OSError, ValueError, subprocess.SubprocessError), TemporaryDirectory() as temporary:
+        command = [*shlex.split(os.environ.get("CXX") or "g++"), *cpu_flags, *FLAGS]
+        name = hashlib.sha256("\0".join((*command, source)).encode()).hexdigest()[:32] + ".so"
+        with suppress(OSError):                 # not there, or of another system
+            return ctypes.CDLL(str(folder / name))
+        for path in (folder / name, Path(temporary, name)):
+            with suppress(OSError):
+                with atomic_file(path) as partial:
+                    subprocess.run([*command, "-o", str(partial)], input=source.encode(), capture_output=True,
+                                   check=True, timeout=MAX_SECONDS)
+                return ctypes.CDLL(str(path))
     return None
