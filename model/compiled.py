@@ -5,6 +5,7 @@ import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from util.compiler import compile_library
@@ -32,6 +33,12 @@ def load_function(name: str, file: str, definitions: str = "") -> Callable[..., 
             raise MemoryError("not enough memory")
 
     return call
+
+
+def can_use_compiled(x: Tensor) -> bool:
+    """Return whether functions in C++ may replace PyTorch's: on a CPU, without gradients, not while it is traced."""
+    traced = type(x) is not Tensor or torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not traced
 
 
 def _convert(argument: Tensor | int | None) -> ctypes.c_void_p | ctypes.c_int64:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.compiled import load_function
+from model.compiled import can_use_compiled, load_function
 
 GROUP_SIZE = 8          # of `grouped_topk`
 ROWS_IN_GROUP = 32      # of `grouped_argmax`
@@ -91,7 +91,7 @@ def _update_top_k() -> Callable | None:
 
 def _is_compiled_for(query: Tensor, blocks: Sequence[MemoryBlock]) -> bool:
     """Return whether memory_reader.cpp can be used."""
-    if query.device.type != "cpu" or query.dim() != 2 or torch.is_grad_enabled() or _update_top_k() is None:
+    if not can_use_compiled(query) or query.dim() != 2 or _update_top_k() is None:
         return False
     return all((key.device, key.shape[1:]) == (query.device, query.shape[1:]) for key, _ in blocks)
 

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.compiled import load_function
+from model.compiled import can_use_compiled, load_function
 
 ELEMENTS_IN_STRIPE = 2 ** 17            # tiles times channels that are transformed together
 OUTPUTS_AT_ONCE = 256                   # output channels that are computed together
@@ -65,12 +65,10 @@ SMALL_TILES, LARGE_TILES = Transforms.at_points(0, 1, -1, 2, -2), Transforms.at_
 
 def should_use_winograd(x: Tensor, weight: Tensor) -> bool:
     """Return whether `convolve` is faster than PyTorch: wide layers in float32 on a CPU, without gradients."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or x.dim() != 4:
+    if not can_use_compiled(x) or torch.is_autocast_enabled("cpu") or x.dtype != torch.float32 or x.dim() != 4:
         return False
     if (weight.device, weight.dtype, weight.shape[1]) != (x.device, x.dtype, x.shape[1]):
         return False                    # PyTorch raises the error
-    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
-        return False
     channels, pixels = weight.shape[0] * weight.shape[1], x.shape[-2] * x.shape[-1]
     if _is_compiled_for(weight):
         return channels >= MIN_CHANNELS_COMPILED and pixels >= MIN_PIXELS

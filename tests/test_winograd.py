@@ -187,6 +187,16 @@ def test_it_serves_wide_layers_in_inference_only(implementation):
     assert not winograd.should_use_winograd(x, weight)
 
 
+def test_what_is_traced_contains_no_compiled_code(implementation):
+    conv, (x, *_) = Conv3x3(64, 64), example(1, 64, 64, 20, 20)
+    with torch.no_grad():
+        traced = torch.jit.trace(conv, torch.zeros_like(x))
+        assert winograd.should_use_winograd(x, conv.weight) == (implementation == "compiled")
+        torch.testing.assert_close(traced(x), F.conv2d(x, conv.weight, conv.bias, padding=1), rtol=1e-4, atol=1e-5)
+        exported = torch.export.export(conv, (torch.zeros_like(x),)).module()
+        torch.testing.assert_close(exported(x), F.conv2d(x, conv.weight, conv.bias, padding=1), rtol=1e-4, atol=1e-5)
+
+
 def test_parts_of_a_convolution_add_up(implementation, monkeypatch):
     monkeypatch.setattr(winograd, "should_use_winograd", lambda x, weight: True)
     conv, (x, *_) = Conv3x3(48, 32), example(1, 48, 32, 9, 14)

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from util.files import atomic_file
+from util.files import write_atomic
 
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-signed-zeros", "-fno-trapping-math", "-fopenmp", "-shared",
          "-fPIC", "-x", "c++", "-")
@@ -26,7 +26,7 @@ _one_at_a_time = threading.Lock()
 def compile_library(source: str, folder: Path) -> ctypes.CDLL | None:
     """Return C++ code as a library.
 
-    It is compiled once and kept, like Python's byte code, unless the folder is read-only. The compiler is ``$CXX``, or
+    It is compiled once and kept, like Python's byte code, if the folder can be written to. The compiler is ``$CXX``, or
     ``g++`` if it is not set.
 
     Args:
@@ -44,10 +44,11 @@ def compile_library(source: str, folder: Path) -> ctypes.CDLL | None:
         name = hashlib.sha256("\0".join((*command, source)).encode()).hexdigest()[:32] + ".so"
         with suppress(OSError):                 # not there, or of another system
             return ctypes.CDLL(str(folder / name))
-        for path in (folder / name, Path(temporary, name)):
-            with suppress(OSError):
-                with atomic_file(path) as partial:
-                    subprocess.run([*command, "-o", str(partial)], input=source.encode(), capture_output=True,
-                                   check=True, timeout=MAX_SECONDS)
-                return ctypes.CDLL(str(path))
+        path = Path(temporary, name)
+        subprocess.run([*command, "-o", str(path)], input=source.encode(), capture_output=True, check=True,
+                       timeout=MAX_SECONDS)
+        library = ctypes.CDLL(str(path))
+        with suppress(OSError):
+            write_atomic(folder / name, path.read_bytes())
+        return library
     return None
