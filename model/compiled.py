@@ -36,7 +36,7 @@ def load_function(name: str, file: str, definitions: str = "") -> Callable[..., 
 
 
 def can_use_compiled(x: Tensor) -> bool:
-    """Return whether functions in C++ may replace PyTorch's: on a CPU, without gradients, not while it is traced."""
+    """Return whether functions in C++ may replace PyTorch's: on a CPU, without gradients, not compiled or exported."""
     traced = type(x) is not Tensor or torch.jit.is_tracing() or torch.compiler.is_compiling()
     return x.device.type == "cpu" and not torch.is_grad_enabled() and not traced
 

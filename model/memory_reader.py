@@ -103,11 +103,11 @@ def _compiled_top_k(query: Tensor, blocks: Sequence[MemoryBlock], k: int,
     query = (query.float() / channels ** 0.5).contiguous()
     positions = None if kernel is None else kernel.query[:, :2].T.contiguous()      # without its column of ones
     scores = query.new_full((count, k), -torch.inf)
-    indices, lowest = (torch.zeros(size, dtype=torch.int64, device="cpu") for size in ((count, k), count))
+    indices = torch.zeros(count, k, dtype=torch.int64, device="cpu")
     start = 0
     for key, _ in blocks:
         key = key.float().contiguous()
-        _update_top_k()(query, count, channels, key, len(key), start, positions, k, scores, indices, lowest,
+        _update_top_k()(query, count, channels, key, len(key), start, positions, int(k), scores, indices,
                         torch.get_num_threads())
         start += len(key)
     return scores, indices

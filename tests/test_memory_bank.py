@@ -58,7 +58,8 @@ def test_reading_is_as_defined_in_blocks_and_slices(frames, sigma, top_k, at_onc
 @needs_compiler
 @pytest.mark.parametrize("sigma", [None, 7.0])
 @pytest.mark.parametrize(("count", "k", "locations"), [(1620, 16, (3000, 1)), (1620, 50, (1620, 1620, 700)),
-                                                       (35, 3, (5, 70)), (1, 1, (2,)), (16, 16, (17,))])
+                                                       (35, 3, (5, 70)), (1, 1, (2,)), (16, 16, (17,)),
+                                                       (200, 900, (700, 400))])
 def test_the_compiled_search_finds_the_top_k(count, k, locations, sigma):
     generator = torch.Generator().manual_seed(4)
     query = torch.randn(count, 24, generator=generator)
@@ -96,11 +97,22 @@ def test_the_compiled_search_is_used_at_inference_only(monkeypatch):
 
 
 @needs_compiler
-def test_the_compiled_search_takes_no_missing_number():
-    query, keys = torch.ones(40, 8), torch.ones(30, 8)
+@pytest.mark.parametrize("sigma", [None, 7.0])
+@pytest.mark.parametrize("k", [1, 5, 29])
+def test_the_compiled_search_hides_no_missing_number(k, sigma):
+    generator = torch.Generator().manual_seed(5)
+    query, keys, values = (torch.randn(number, 8, generator=generator) for number in (40, 70, 70))
     keys[3] = torch.nan
-    _, indices = memory_reader._compiled_top_k(query, [MemoryBlock(keys, None)], 29, None)
-    assert all(set(row) == set(range(30)) - {3} for row in indices.tolist())
+    with torch.inference_mode():
+        assert readout(query, [MemoryBlock(keys, values)], k, sigma, 8).isnan().all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("k", [0, 3])
+def test_the_compiled_search_needs_no_query_and_no_k(k):
+    query, keys = torch.ones(3 - k, 8), torch.ones(30, 8)
+    scores, indices = memory_reader._compiled_top_k(query, [MemoryBlock(keys, None)], k, None)
+    assert scores.shape == indices.shape == (3 - k, k)
 
 
 @pytest.mark.parametrize("length", [10, 255, 4 * 8 * 16, 1000, 5003])
