@@ -27,10 +27,11 @@ def load_function(name: str, file: str, definitions: str = "") -> Callable[..., 
     library = compile_library(source, FOLDER / "__pycache__")
     if library is None:
         return None
+    function = getattr(library, name)
 
     def call(*arguments: Tensor | int | None) -> None:
-        if getattr(library, name)(*map(_convert, arguments)):
-            raise MemoryError("not enough memory")
+        if function(*map(_convert, arguments)):
+            raise MemoryError(f"in {file}")
 
     return call
 
