@@ -239,10 +239,11 @@ def propagate_command(args: argparse.Namespace, folder: Path) -> str:
     flags += [f"--{name}" for name in ("use_km", "no_km", "no_top", "amp", "tf32") if getattr(args, name)]
     flags += ["--no_amp"] if args.amp is False else []
     flags += [] if args.device is None else ["--device", args.device]
-    flags += [] if args.top_k is None else ["--top_k", args.top_k]
+    for name in ("top_k", "mem_every"):
+        flags += [] if getattr(args, name) is None else [f"--{name}", getattr(args, name)]
     words = ["python", "propagate.py", source[0], source[1].absolute(), "--masks", folder / "masks", "--output",
              folder / "propagated", "--direction", "both", "--model", args.model.absolute(), *flags,
-             "--mem_every", args.mem_every, "--max_memory_frames", args.max_memory_frames]
+             "--max_memory_frames", args.max_memory_frames]
     return (subprocess.list2cmdline if os.name == "nt" else shlex.join)(map(str, words))
 
 

@@ -67,8 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser, size: int | None, max_memory_
     reading.add_argument("--top_k", type=positive_int, metavar="K",
                          help=f"number of memory locations read by each query location (default: {published.top_k}; "
                               f"lite: {lite.top_k})")
-    add("--mem_every", type=positive_int, default=5, metavar="N",
-        help="every N-th frame becomes a memory frame (default: %(default)s)")
+    add("--mem_every", type=positive_int, metavar="N",
+        help=f"every N-th frame becomes a memory frame (default: {published.mem_every}; lite: {lite.mem_every})")
     add("--max_memory_frames", type=positive_int, default=max_memory_frames, metavar="N",
         help=f"keep at most N memory frames: the first one and the latest N-1 (default: "
              f"{max_memory_frames or 'no limit'})")

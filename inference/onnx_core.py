@@ -19,7 +19,8 @@ class OnnxCore:
 
     Args:
         folder: with the four ONNX files.
-        mem_every: every N-th frame becomes a memory frame; the others are in memory for the next frame only.
+        mem_every: every N-th frame becomes a memory frame; the others are in memory for the next frame only. None: the
+            network's default.
         max_memory_frames: keep the first and the most recent memory frames, this many in total, at least 2; None: all.
         options: of the sessions, such as the number of threads.
         providers: of ONNX Runtime.
@@ -28,15 +29,17 @@ class OnnxCore:
         ValueError: ``mem_every`` or ``max_memory_frames`` is too small.
     """
 
-    def __init__(self, folder: Path | str, mem_every: int = 5, max_memory_frames: int | None = None,
+    def __init__(self, folder: Path | str, mem_every: int | None = None, max_memory_frames: int | None = None,
                  options: onnxruntime.SessionOptions | None = None, providers: Sequence = ("CPUExecutionProvider",)):
         import onnxruntime
-        if mem_every < 1 or (max_memory_frames is not None and max_memory_frames < 2):
+        if (mem_every is not None and mem_every < 1) or (max_memory_frames is not None and max_memory_frames < 2):
             raise ValueError(f"mem_every is {mem_every}, max_memory_frames {max_memory_frames}: must be at least 1, 2")
         self.sessions = {name: onnxruntime.InferenceSession(Path(folder, f"{name}.onnx"), options, list(providers))
                          for name in FILES}
         self.size = tuple(self.sessions["encode_query"].get_inputs()[0].shape[2:])      # multiples of 16
-        self.mem_every, self.max_memory_frames = mem_every, max_memory_frames
+        metadata = self.sessions["encode_query"].get_modelmeta().custom_metadata_map
+        self.mem_every = mem_every or int(metadata.get("mem_every", 5))
+        self.max_memory_frames = max_memory_frames
         self.memory: list[tuple[np.ndarray, np.ndarray]] = []       # keys and values of frames, see `_memorize`
         self.index = 0
         self.frame_size: tuple[int, int] | None = None

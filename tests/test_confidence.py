@@ -127,7 +127,7 @@ def test_files_of_a_run_agree_with_its_masks(clip, propagate, tmp_path):
     for row in rows:
         assert int(row["area"]) == (read_mask(out / f"{row['frame']}.png") == int(row["object"])).sum()
         annotated, confidence = row["frame"] in ("00001", "00004"), float(row["confidence"])
-        assert row["doubtful"] == str(int(confidence < 0.91 and not annotated))
+        assert row["doubtful"] == str(int(confidence < 0.92 and not annotated))
         assert (confidence == 1) == annotated
         assert 0.3 < float(row["boundary_confidence"]) <= confidence
     with Image.open(out / "confidence/confidence.png") as plot:

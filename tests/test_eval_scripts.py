@@ -129,8 +129,8 @@ def modified(path):
 
 def expected_masks(frames, masks, network, values):
     """Label maps straight from the core; ``masks``: input mask by frame index."""
-    core = InferenceCore(network, INFERENCE_DEFAULTS[network.variant].top_k,
-                         INFERENCE_DEFAULTS[network.variant].kernel_sigma)
+    defaults = INFERENCE_DEFAULTS[network.variant]
+    core = InferenceCore(network, defaults.top_k, defaults.kernel_sigma, defaults.mem_every)
     for index, path in enumerate(frames):
         frame = read_frame(path)
         mask = torch.from_numpy(masks[index]) if index in masks else None

@@ -34,7 +34,7 @@ def label_maps(core, clip, size):
 
 def test_lite_gives_the_masks_of_an_inference_core(clip):
     new_core = load("lite", size=64, amp=False)
-    expected = label_maps(InferenceCore(load_network(LITE_WEIGHTS), 16, 7.0), clip, (64, 85))
+    expected = label_maps(InferenceCore(load_network(LITE_WEIGHTS), 16, 7.0, mem_every=3), clip, (64, 85))
     for core in (new_core(), new_core()):                       # each starts without memory
         found = [core.segment_frame(frame, None if index else mask) for index, (frame, mask) in enumerate(clip)]
         assert core.labels == [1, 7]

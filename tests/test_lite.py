@@ -40,7 +40,7 @@ def batch_normalised_weights(encoder):
                     f"{index}.gamma": torch.rand(width) + 0.5, f"{index}.beta": torch.randn(width) * 0.1,
                     f"{index}.mean": torch.randn(width) * 0.1, f"{index}.variance": torch.rand(width) + 0.5,
                     f"{index}.num_batches_tracked": torch.tensor(1)}
-    return {**weights, "head": torch.randn(1280, 320, 1, 1)}
+    return {**weights, "head": torch.randn(1280, 352, 1, 1)}
 
 
 def test_folding_changes_what_is_computed_no_more_than_rounding():
@@ -60,14 +60,15 @@ def test_folding_changes_what_is_computed_no_more_than_rounding():
     x = F.relu6(layer(0, (255 * pixels - 127) / 128, 2))
     x = layer(2, F.relu6(layer(1, x, groups=32)))
     x = layer(5, F.relu6(layer(4, F.relu6(layer(3, x)), 2, groups=96)))
-    x = x + layer(8, F.relu6(layer(7, F.relu6(layer(6, x)), groups=144)))
+    for first in (6, 9):
+        x = x + layer(first + 2, F.relu6(layer(first + 1, F.relu6(layer(first, x)), groups=144)))
     _, _, f4 = encoder((pixels - mean) / std)
-    torch.testing.assert_close(f4[..., 3:-3, 3:-3], x[..., 3:-3, 3:-3], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(f4[..., 4:-4, 4:-4], x[..., 4:-4, 4:-4], atol=1e-4, rtol=1e-4)
 
 
 def test_features_halve_and_halve_again():
     shapes = [tuple(feature.shape) for feature in EfficientNetLite()(torch.zeros(2, 3, 48, 80))]
-    assert shapes == [(2, 112, 3, 5), (2, 40, 6, 10), (2, 24, 12, 20)]
+    assert shapes == [(2, 120, 3, 5), (2, 48, 6, 10), (2, 24, 12, 20)]
 
 
 def test_imagenet_weights_continue_in_the_deep_stages(tmp_path):
@@ -77,7 +78,7 @@ def test_imagenet_weights_continue_in_the_deep_stages(tmp_path):
     torch.save(weights, tmp_path / "x.pth")
     start_from_imagenet(network, tmp_path / "x.pth")
     convolutions = [module for module in parts.modules() if isinstance(module, torch.nn.Conv2d)]
-    assert len(convolutions) == 48                        # all of EfficientNet-Lite0 but its head
+    assert len(convolutions) == 63                        # all of EfficientNet-Lite2 but its head
     last = len(convolutions) - 1
     scale = weights[f"{last}.gamma"] / (weights[f"{last}.variance"] + EPSILON).sqrt()
     torch.testing.assert_close(convolutions[last].weight, weights[f"{last}.conv"] * scale[:, None, None, None])
@@ -86,9 +87,9 @@ def test_imagenet_weights_continue_in_the_deep_stages(tmp_path):
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 6), (5, 7), (4, 7)])
 def test_deep_features_have_any_size(height, width):
     torch.manual_seed(0)
-    deep, f16 = DeepFeatures(112), torch.randn(1, 112, height, width)
+    deep, f16 = DeepFeatures(120), torch.randn(1, 120, height, width)
     even = F.pad(f16, (0, width % 2, 0, height % 2), mode="replicate")
-    assert deep.stages(even).shape == (1, 320, (height + 1) // 2, (width + 1) // 2)
+    assert deep.stages(even).shape == (1, 352, (height + 1) // 2, (width + 1) // 2)
     torch.testing.assert_close(deep(f16), deep(even)[..., :height, :width], rtol=1e-4, atol=1e-5)
     assert (deep(f16) != f16).all()
 
@@ -119,7 +120,7 @@ def test_training_computes_what_inference_does():
 
 def test_other_networks_weights_are_refused(tmp_path):
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "x.pth")
-    with pytest.raises(InputError, match="x.pth: convolution 0 is not EfficientNet-Lite0's"):
+    with pytest.raises(InputError, match="x.pth: convolution 0 is not EfficientNet-Lite2's"):
         start_from_imagenet(lite_network(), tmp_path / "x.pth")
 
 

@@ -66,8 +66,8 @@ def test_forward_is_what_the_core_computes(clip, propagate, lite, tmp_path):
     printed = propagate(tmp_path / "out", overlay=True, no_amp=True).out
     assert f"6 of 6 frames have a mask: {tmp_path}/out (" in printed
     assert "frames/s on" in printed
-    _, top_k, kernel_sigma, _ = defaults.INFERENCE_DEFAULTS["lite"]
-    core = InferenceCore(lite, top_k, kernel_sigma)
+    _, top_k, kernel_sigma, mem_every, _ = defaults.INFERENCE_DEFAULTS["lite"]
+    core = InferenceCore(lite, top_k, kernel_sigma, mem_every)
     for path in sorted((clip / "frames").iterdir()):
         frame = read_frame(path)
         mask = torch.from_numpy(read_mask(clip / "masks/00000.png")) if path.stem == "00000" else None

