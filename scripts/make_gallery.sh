@@ -19,7 +19,7 @@ WEIGHTS=model/weights/lite.pth
 # docs/correspondence.jpg: points on the objects of one image, and their correspondences in another.
 rm -rf "$WORK/correspondence"
 "$PYTHON" try_correspondence.py --src_image examples/00015.jpg --tar_image examples/00020.jpg --model $WEIGHTS \
-    --points 185,165 255,160 365,150 --output "$WORK/correspondence"
+    --points 185,165 255,160 350,180 --output "$WORK/correspondence"
 
 # docs/training.jpg: the image that train.py logs to TensorBoard, of one sample.
 "$PYTHON" -m scripts.make_dataset "$WORK/made" --kinds davis yv --photos --cutouts --videos 8 --frames 8

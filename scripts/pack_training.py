@@ -31,7 +31,7 @@ def main() -> None:
         help="initial weights of lite, packed in 16 bits (default: the ImageNet weights of its encoder, other weights "
              "random)")
     add("--size", type=at_least(16), default=256, metavar="PIXELS", help="shorter side (default: %(default)s)")
-    add("--quality", type=positive_int, default=50, metavar="1-95", help="JPEG quality (default: %(default)s)")
+    add("--quality", type=positive_int, default=40, metavar="1-95", help="JPEG quality (default: %(default)s)")
     add("--workers", type=positive_int, default=os.cpu_count(), metavar="N",
         help="processes (default: all cores, %(default)s)")
     args = parser.parse_args()

@@ -9,8 +9,8 @@
 # S           the published static data, used instead of synthetic images
 # Y           YouTubeVOS, used instead of composed videos
 #
-# On two CPU cores (Zen 5), this took 76 minutes. After an interruption, the same command resumes. With more time
-# or a GPU:
+# On two CPU cores (Zen 5), this took 76 minutes with EfficientNet-Lite0, lite's earlier encoder. After an interruption,
+# the same command resumes. With more time or a GPU:
 #
 #   ITERATIONS=20 IMAGES=20000 VIDEOS=5000 WORKERS=8 scripts/train_lite.sh ...       # 20 times the iterations
 #
