@@ -20,7 +20,7 @@ class OnnxCore:
     Args:
         folder: with the four ONNX files.
         mem_every: every N-th frame becomes a memory frame; the others are in memory for the next frame only. None: the
-            network's default.
+            network's default, which encode_query.onnx stores (5 if it does not).
         max_memory_frames: keep the first and the most recent memory frames, this many in total, at least 2; None: all.
         options: of the sessions, such as the number of threads.
         providers: of ONNX Runtime.

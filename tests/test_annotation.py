@@ -389,7 +389,8 @@ def test_the_command_repeats_the_flags_that_change_the_masks(tmp_path):
     parser = argparse.ArgumentParser()
     add_arguments(parser, size=480, max_memory_frames=20)
     for flags, expected in (("--no_amp --device cpu", "--no_amp --device cpu"), ("--amp --no_km", "--no_km --amp"),
-                            ("--size 64 --top_k 9", "--size 64 --top_k 9"), ("", "--model")):
+                            ("--size 64 --top_k 9", "--size 64 --top_k 9"), ("--mem_every 2", "--mem_every 2"),
+                            ("", "--model")):
         args = parser.parse_args(flags.split())
         args.video, args.images = tmp_path / "clip.mp4", None
         assert expected in propagate_command(args, tmp_path)

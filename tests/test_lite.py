@@ -206,7 +206,7 @@ def test_objects_of_a_kind_keep_their_identities():
     y, x = np.mgrid[-40:41, -40:41]
     disc = x ** 2 + y ** 2 <= 1600
     defaults = INFERENCE_DEFAULTS["lite"]
-    core = InferenceCore(load_network(LITE_WEIGHTS), defaults.top_k, defaults.kernel_sigma)
+    core = InferenceCore(load_network(LITE_WEIGHTS), defaults.top_k, defaults.kernel_sigma, defaults.mem_every)
     for step in range(6):
         frame, mask = ground.copy(), np.zeros((240, 432), np.int64)
         for label, left in ((1, 40 + 6 * step), (2, 220 + 6 * step)):
