@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from copy import copy, deepcopy
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
@@ -45,7 +46,7 @@ class InferenceCore:
         amp: compute in 16 bits, bfloat16 on a CPU and float16 elsewhere. Affinities stay in float32.
 
     Raises:
-        ValueError: one of these settings is not positive.
+        ValueError: one of these settings is not a positive number, or not an integer where it counts something.
 
     Attributes:
         labels: label values of the objects; channel i+1 of the probabilities belongs to ``labels[i]``.
@@ -55,8 +56,12 @@ class InferenceCore:
                  mem_every: int = 5, max_memory_frames: int | None = None, amp: bool = False):
         for name, value in (("top_k", top_k), ("kernel_sigma", kernel_sigma), ("mem_every", mem_every),
                             ("max_memory_frames", max_memory_frames)):
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}, but it must be positive")
+            if value is None and name != "mem_every":
+                continue
+            kind = Real if name == "kernel_sigma" else Integral
+            if not isinstance(value, kind) or not value > 0:
+                noun = "number" if kind is Real else "integer"
+                raise ValueError(f"{name} is {value!r}, but it must be a positive {noun}")
         self.network = network
         self.device = next(network.parameters()).device
         self.top_k, self.kernel_sigma = top_k, kernel_sigma

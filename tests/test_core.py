@@ -1,4 +1,5 @@
 """The stream: what it keeps, what it computes, and what it does with objects given late or again."""
+import math
 import re
 from itertools import count
 
@@ -176,10 +177,13 @@ def test_a_changed_result_does_not_change_the_memory(network):
     assert torch.equal(core.step(image(1, 48, 64)), other.step(image(1, 48, 64)))
 
 
-@pytest.mark.parametrize("name", ["top_k", "kernel_sigma", "mem_every", "max_memory_frames"])
-def test_settings_must_be_positive(network, name):
-    with pytest.raises(ValueError, match=f"{name} is 0, but it must be positive"):
-        InferenceCore(network, **{name: 0})
+@pytest.mark.parametrize(("name", "value", "kind"), [
+    *((name, value, "integer") for name in ("top_k", "mem_every", "max_memory_frames") for value in (0, 2.5, "x")),
+    ("mem_every", None, "integer"), ("kernel_sigma", 0, "number"), ("kernel_sigma", math.nan, "number"),
+    ("kernel_sigma", "x", "number")])
+def test_settings_must_be_positive_numbers(network, name, value, kind):
+    with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}, but it must be a positive {kind}")):
+        InferenceCore(network, **{name: value})
 
 
 def test_a_step_that_failed_can_be_repeated(network, monkeypatch):
