@@ -94,7 +94,8 @@ def build_data(args: argparse.Namespace, samples_per_iteration: int) -> Training
         return static_stage(args.static_root, args.seed, args.size, args.frames)
     if args.stage == 1:
         return bl30k_stage(args.bl_root, epochs, args.seed, args.size, args.frames, args.max_distance)
-    return video_stage(args.davis_root, args.yv_root, epochs, args.seed, args.size, args.frames, args.max_distance)
+    return video_stage(args.davis_root, args.yv_root, epochs, args.seed, args.size, args.frames, args.max_distance,
+                       args.rollouts)
 
 
 def resume(trainer: Trainer, args: argparse.Namespace, settings: dict[str, Any]) -> int:
@@ -161,7 +162,9 @@ def loop(trainer: Trainer, loader: DataLoader, args: argparse.Namespace, group: 
                         raise InputError(f"the loss is not finite at iteration {iteration}; train with a smaller --lr, "
                                          f"from the last checkpoint if there is one")
                 if logger and (args.debug or iteration % IMAGE_EVERY == 0):
-                    masks = tuple(prediction.probabilities.detach() for prediction in predictions)
+                    masks = [prediction.probabilities.detach() for prediction in predictions]
+                    if "predicted" in batch:
+                        masks = [*batch["predicted"].unbind(1), *masks]
                     logger.image("train/pairs", training_grid(batch["frames"], batch["target"], masks), iteration)
                 iteration += 1
                 if bar:

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
 MIN_DISTANCE, GROWTH = 5, ((0.1, 10), (0.2, 15), (0.3, 20), (0.4, 25))      # from this fraction of the epochs on
+ROLLOUT_MEMORY = 3
 
 
 class TrainingSample(TypedDict):
@@ -18,6 +19,7 @@ class TrainingSample(TypedDict):
     target: Tensor          # (T, H, W) int64, 0 background, 1..K
     selector: Tensor        # (K,) float32, 1 where the object exists
     skipped: list[str]      # error messages of the samples that this one replaces
+    predicted: NotRequired[Tensor]      # (P, K, H, W) float32, predicted masks of frames 2 to P + 1 in memory
 
 
 def max_frame_distance(epoch: int, epochs: int, last_phase: float, files_every: int = 1,
@@ -57,6 +59,29 @@ def sample_frames(frames: int, max_distance: int, draw: Callable[[int, int], int
         start = draw(0, max(0, frames - 1 - sum(steps)))
         chosen = [min(position, frames - 1) for position in accumulate(steps, initial=start)]
     return chosen[::-1] if draw(0, 1) else chosen
+
+
+def sample_rollout(frames: int, draw: Callable[[int, int], int], count: int) -> list[int]:
+    """Return ascending frame indices: the first frame, `ROLLOUT_MEMORY` memory frames, and frames to segment.
+
+    As at inference, the last memory frame is 1 to 3 frames before the first frame to segment, and the first frame may
+    be far away. Memory frames can repeat at the start of the video.
+
+    Args:
+        frames: of the video, at least `shortest_rollout(count)`.
+        draw: see `sample_frames`.
+        count: frames to segment, 1 to 3 frames apart.
+    """
+    steps = [draw(1, 3) for _ in range(count - 1)]
+    start = draw(4, frames - 1 - sum(steps))
+    last = start - draw(1, 3)
+    before = max(1, last - draw(3, 6))
+    return [0, draw(1, max(1, before - 1)), before, last, *accumulate(steps, initial=start)]
+
+
+def shortest_rollout(count: int) -> int:
+    """Return the frames that a video needs for `sample_rollout`."""
+    return 5 + 3 * (count - 1)
 
 
 def batch_schedule(size: int, batch: int, start: int, stop: int, seed: int, rank: int = 0,

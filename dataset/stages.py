@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dataset.davis import read_list
+from dataset.rollouts import RolloutDataset
 from dataset.sampling import TrainingSample, max_frame_distance
 from dataset.static_dataset import StaticDataset, static_pairs
 from dataset.transforms import SIZE
@@ -59,8 +60,7 @@ def collate(samples: list[TrainingSample | InputError]) -> TrainingSample | Inpu
     failures = [sample for sample in samples if isinstance(sample, InputError)]
     if failures:
         return failures[0]
-    batch = {name: torch.stack([sample[name] for sample in samples])
-             for name in ("frames", "masks", "target", "selector")}
+    batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0] if name != "skipped"}
     return {**batch, "skipped": [message for sample in samples for message in sample["skipped"]]}
 
 
@@ -122,13 +122,18 @@ def davis_training_videos(root: Path) -> list[list[tuple[Path, Path]]]:
 
 
 def video_stage(davis: Path, youtube: Path, epochs: Callable[[int], int], seed: int, size: int = SIZE,
-                length: int = 3, max_distance: int | None = None) -> TrainingSet:
-    """Return the data of stage 2: DAVIS 2017 (five times) and YouTubeVOS (every fifth frame); see `bl30k_stage`."""
+                length: int = 3, max_distance: int | None = None, rollouts: Path | None = None) -> TrainingSet:
+    """Return the data of stage 2: DAVIS 2017 (five times) and YouTubeVOS (every fifth frame); see `bl30k_stage`.
+
+    ``rollouts``: those of the DAVIS videos, see `RolloutDataset`; None: train without.
+    """
     davis_videos = davis_training_videos(davis)
     youtube_videos = video_pairs(youtube / "train_480p" / "JPEGImages", youtube / "train_480p" / "Annotations",
                                  without=FAULTY_YOUTUBE)
     total = epochs(5 * len(davis_videos) + len(youtube_videos))
     distance = partial(max_frame_distance, epochs=total, last_phase=0.9, limit=max_distance)
+    davis_data = (RolloutDataset(davis_videos, distance, rollouts, size=size, length=length) if rollouts else
+                  VOSDataset(davis_videos, distance, size=size, length=length))
     return TrainingSet([
-        (VOSDataset(davis_videos, distance, size=size, length=length), 5),
+        (davis_data, 5),
         (VOSDataset(youtube_videos, partial(distance, files_every=5), size=size, length=length), 1)], seed)

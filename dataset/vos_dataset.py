@@ -27,6 +27,11 @@ def draw(low: int, high: int) -> int:
     return int(torch.randint(low, high + 1, ()))
 
 
+def draw_objects(candidates: Sequence[int]) -> list[int]:
+    """Return up to two random ones of the candidates."""
+    return [candidates[position] for position in torch.randperm(len(candidates))[:2].tolist()]
+
+
 class VOSDataset:
     """Videos with masks for at least three frames.
 
@@ -55,14 +60,18 @@ class VOSDataset:
         video = self.videos[index]
         for _ in range(MAX_TRIES):
             chosen = sample_frames(len(video), self.max_distance(epoch), draw, self.length)
-            frames, labels = self._load(*zip(*(video[position] for position in chosen), strict=True))
+            frames, labels = self._load([video[position] for position in chosen])
+            labels = labels[:, 0]
             candidates = self._candidates(labels)
             if candidates:
                 break
         else:
             if not any(read_mask(mask).any() for _, mask in video):
                 raise InputError(f"{video[0][1].parent}: no object in these masks")
-        objects = [candidates[position] for position in torch.randperm(len(candidates))[:2].tolist()]
+        return self._sample(frames, labels, draw_objects(candidates))
+
+    def _sample(self, frames: Tensor, labels: Tensor, objects: list[int]) -> TrainingSample:
+        """Return the sample of augmented frames (T, 3, H, W) and labels (T, H, W) with the given objects."""
         target = torch.zeros_like(labels)
         for number, label in enumerate(objects, 1):
             target[labels == label] = number
@@ -71,21 +80,25 @@ class VOSDataset:
         return {"frames": normalize(frames), "masks": masks, "target": target,
                 "selector": torch.tensor([1.0, float(len(objects) > 1)]), "skipped": []}
 
-    def _load(self, paths: Sequence[Path], mask_paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
-        """Return augmented frames (T, 3, H, W) uint8 and labels (T, H, W)."""
-        images, masks = [read_frame(path) for path in paths], [read_mask(path) for path in mask_paths]
-        for path, image in zip((*paths, *mask_paths), (*images, *masks), strict=True):
+    def _load(self, files: Sequence[tuple[Path, ...]]) -> tuple[Tensor, Tensor]:
+        """Return augmented frames (T, 3, H, W) uint8 and labels (T, M, H, W).
+
+        ``files`` are those of T frames: the image, and M masks.
+        """
+        paths, *mask_paths = zip(*files, strict=True)
+        images, masks = [read_frame(path) for path in paths], [[read_mask(path) for path in row] for row in mask_paths]
+        for path, image in zip(sum(mask_paths, paths), sum(masks, images), strict=True):
             if image.shape[:2] != images[0].shape[:2]:
                 raise InputError(f"{path}: {image.shape[1]}x{image.shape[0]} pixels, but {paths[0].name} has "
                                  f"{images[0].shape[1]}x{images[0].shape[0]}")
         frames = tv_tensors.Image(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
-        labels = tv_tensors.Mask(torch.from_numpy(np.stack(masks).astype(np.uint8))[:, None])
+        labels = tv_tensors.Mask(torch.from_numpy(np.stack(masks, 1).astype(np.uint8)))
         frames, labels = self.sequence(frames, labels)
         pairs = [self.frame(tv_tensors.Image(frame), tv_tensors.Mask(label))
                  for frame, label in zip(frames, labels, strict=True)]
         frames, labels = (torch.stack([part.as_subclass(Tensor) for part in parts])
                           for parts in zip(*pairs, strict=True))
-        return frames, labels[:, 0].long()
+        return frames, labels.long()
 
     def _candidates(self, labels: Tensor) -> list[int]:
         """Return the objects in the first frame that can be learnt from."""

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 
 import torch
 import torch.nn.functional as F
@@ -60,15 +61,23 @@ class MetricAverage:
     def finish(self, iteration: int, lr: float) -> dict[str, float]:
         """Return the published scalars of the window and start the next one. All processes must call this.
 
-        IoU is pooled: (sum of intersections + 1) / (sum of unions + 1).
+        A loss is the mean over the iterations that have it. IoU is pooled: (sum of intersections + 1) / (sum of unions
+        + 1).
         """
-        count = len(self.window)
-        sums = {name: sum(metrics[name] for metrics in self.window).tolist() for name in self.window[0]}
+        count, values = len(self.window), defaultdict(list)
+        for metrics in self.window:
+            for name, value in metrics.items():
+                values[name].append(value)
+        overlaps = sum(values.pop("overlap")).tolist()
+        sums = {name: (sum(terms).item(), len(terms)) for name, terms in values.items()}
         seconds, self.start = time.perf_counter() - self.start, time.perf_counter()
         self.window = []
-        ranks = self.group.gather(sums)
-        losses = {name: sum(rank[name] for rank in ranks) / len(ranks) / count for name in sums if name != "overlap"}
-        overlaps = torch.tensor([rank["overlap"] for rank in ranks]).sum(0)
+        ranks, overlaps = zip(*self.group.gather((sums, overlaps)), strict=True)
+        losses = {}
+        for name in dict.fromkeys(name for rank in ranks for name in rank):
+            totals, counts = zip(*(rank[name] for rank in ranks if name in rank), strict=True)
+            losses[name] = sum(totals) / sum(counts)
+        overlaps = torch.tensor(overlaps).sum(0)
         iou = ((overlaps[:, 0] + 1) / (overlaps[:, 1] + 1)).tolist()
         return {**losses, "total_loss": sum(losses.values()), "p": hard_pixel_ratio(iteration),
                 **dict(zip(("iou/iou", "iou/sec_iou"), iou, strict=False)), "lr": lr, "time": seconds / count}

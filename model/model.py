@@ -44,21 +44,26 @@ class TrainingForward(nn.Module):
         super().__init__()
         self.network, self.top_k, self.kernel_sigma = network, top_k, kernel_sigma
 
-    def forward(self, frames: Tensor, masks: Tensor, selector: Tensor) -> tuple[Prediction, ...]:
+    def forward(self, frames: Tensor, masks: Tensor, selector: Tensor,
+                predicted: Tensor | None = None) -> tuple[Prediction, ...]:
         """Memorize frame 1 with its ground truth, then segment and memorize each further frame.
 
         Args:
             frames: (B, T, 3, H, W), normalised; T is 3 as published; H and W are multiples of 16.
             masks: (B, K, H, W), ground truth of the first frame, 0 to 1.
             selector: (B, K), 1 where the object exists. Missing objects get the probability 0.
+            predicted: (B, P, K, H, W), 0 to 1; frames 2 to P + 1 are memorized with these masks, not segmented.
 
         Returns:
-            the predictions for frames 2 to T. Gradients flow through the memory.
+            the predictions for frames P + 2 to T; P is 0 without ``predicted``. Gradients flow through the memory.
         """
         first, *others = frames.unbind(1)
         queries = self.network.encode_query(torch.cat(others)).chunk(len(others))
         memory, predictions = [self._memorize(first, masks)], []
-        for frame, query in zip(others, queries, strict=True):
+        given = 0 if predicted is None else predicted.shape[1]
+        for index in range(given):
+            memory.append(self._memorize(others[index], predicted[:, index], queries[index]))
+        for frame, query in zip(others[given:], queries[given:], strict=True):
             predictions.append(self._segment(query, memory, selector))
             if frame is not others[-1]:
                 memory.append(self._memorize(frame, predictions[-1].probabilities, query))
@@ -122,20 +127,24 @@ class Trainer:
         """Update the weights with one batch.
 
         Args:
-            batch: ``frames`` (B, T, 3, H, W), ``masks`` (B, K, H, W), ``target`` (B, T, H, W) integers 0..K and
-                ``selector`` (B, K), on any device; see `TrainingForward.forward`.
+            batch: ``frames`` (B, T, 3, H, W), ``masks`` (B, K, H, W), ``target`` (B, T, H, W) integers 0..K,
+                ``selector`` (B, K) and perhaps ``predicted`` (B, P, K, H, W), on any device; see
+                `TrainingForward.forward`.
             iteration: of training, from 0.
 
         Returns:
-            metrics, which stay on the device (``loss_1`` of frame 2, ``loss_2`` of frame 3, ..., and ``overlap``
-            (K, 2): intersection and union of each object over these frames), and the predictions.
+            metrics, which stay on the device (``loss_1`` of frame 2, ``loss_2`` of frame 3, ..., except for frames with
+            a predicted mask, and ``overlap`` (K, 2): intersection and union of each object over these frames), and the
+            predictions.
         """
-        frames, masks, target, selector = (batch[name].to(self.device, non_blocking=True)
-                                           for name in ("frames", "masks", "target", "selector"))
+        frames, masks, target, selector, predicted = (
+            batch[name].to(self.device, non_blocking=True) if name in batch else None
+            for name in ("frames", "masks", "target", "selector", "predicted"))
         with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
-            predictions = self.model(frames, masks, selector)
+            predictions = self.model(frames, masks, selector, predicted)
+            segmented = range(frames.shape[1] - len(predictions), frames.shape[1])
             losses = [bootstrapped_cross_entropy(prediction.logits, target[:, t], selector, iteration)
-                      for t, prediction in enumerate(predictions, 1)]
+                      for t, prediction in zip(segmented, predictions, strict=True)]
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(sum(losses)).backward()
         self.scaler.step(self.optimizer)
@@ -146,8 +155,8 @@ class Trainer:
             get_ema_multi_avg_fn(decay)(list(self.average.parameters()), list(self.network.parameters()), None)
         with torch.no_grad():
             overlaps = sum(overlap(prediction.probabilities, target[:, t])
-                           for t, prediction in enumerate(predictions, 1))
-        metrics = {f"loss_{index}": loss.detach() for index, loss in enumerate(losses, 1)}
+                           for t, prediction in zip(segmented, predictions, strict=True))
+        metrics = {f"loss_{t}": loss.detach() for t, loss in zip(segmented, losses, strict=True)}
         return {**metrics, "overlap": overlaps}, predictions
 
     def save(self, folder: Path, iteration: int, settings: dict[str, Any]) -> None:

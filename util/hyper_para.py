@@ -65,6 +65,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--max_distance", type=positive_int, metavar="N",
         help="upper limit of N: consecutive frames of a sample are 1 to N + 1 frames apart, on YouTubeVOS 1 to N/5 + 1 "
              "files (default: the published 5 to 25, by epoch)")
+    add("--rollouts", type=Path, metavar="DIR",
+        help="stage 2: train also with predicted masks in memory, those that scripts/make_rollouts.py wrote for the "
+             "DAVIS videos (default: off)")
     add("--save_every", type=positive_int, default=50_000, metavar="N",
         help="iterations between saved weights and checkpoints (default: %(default)s)")
     add("--benchmark", action="store_true", help="let cuDNN search for the fastest convolutions")
@@ -76,6 +79,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--size: must be a multiple of 16")
     if args.ema is not None and args.ema >= 1:
         parser.error("--ema: must be less than 1")
+    if args.rollouts and (args.stage != 2 or args.batch_size != 1):
+        parser.error("--rollouts: needs --stage 2 and --batch_size 1, so that a batch has one kind of sample; use "
+                     "torchrun for larger batches")
     for name, default in zip(("batch_size", "iterations", "steps"), STAGES[args.stage], strict=True):
         if getattr(args, name) is None:
             setattr(args, name, default)

@@ -1,6 +1,7 @@
 """Training log: scalars, images, git revision."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +63,13 @@ class Logger:
             self._writer.close()
 
 
-def training_grid(frames: Tensor, target: Tensor, predictions: tuple[Tensor, ...]) -> np.ndarray:
+def training_grid(frames: Tensor, target: Tensor, predictions: Sequence[Tensor]) -> np.ndarray:
     """Return an image (H, W, 3) uint8, with a row of tiles for each frame: frame, predicted masks, ground truth.
 
     Args:
         frames: (B, T, 3, H, W), normalised.
         target: (B, T, H, W) integers.
-        predictions: (B, K, H, W) probabilities for each of frames 2 to T.
+        predictions: (B, K, H, W) masks, 0 to 1, for each of frames 2 to T.
     """
     objects = predictions[0].shape[1]
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
