@@ -18,7 +18,7 @@ from dataset.vos_dataset import MAX_TRIES, VOSDataset, draw, draw_objects
 from util.cli import InputError
 
 PASSES = {"forward": 1, "backward": -1}         # folders of rollouts, and the order of their frames
-ROLLOUT_SHARE, CUT_SHARE, ADD_SHARE = 0.7, 0.15, 0.25
+ROLLOUT_SHARE, CUT_SHARE, ADD_SHARE = 0.7, 0.1, 0.25
 
 
 class RolloutDataset(VOSDataset):
@@ -92,14 +92,14 @@ def disturb(masks: Tensor, truth: Tensor) -> Tensor:
         return torch.cat([masks[:first], remove_part(masks[first:], truth[first:])])
     if chance < CUT_SHARE + ADD_SHARE:
         first = draw(0, len(masks) - 1)
-        return torch.cat([masks[:first], add_part(masks[first:], truth[first:])])
+        add = add_spots if draw(0, 1) else add_copy
+        return torch.cat([masks[:first], add(masks[first:], truth[first:])])
     return masks
 
 
 def remove_part(masks: Tensor, truth: Tensor) -> Tensor:
     """Return masks (P, H, W) without the part of the object on one side of a line, or with holes in the same places."""
-    height, width = masks.shape[1:]
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    y, x = pixel_grid(masks)
     angle, share = 2 * math.pi * torch.rand(()), 0.25 + 0.55 * torch.rand(())
     holes = torch.rand(draw(1, 3) if draw(0, 2) == 0 else 0, 3)
     along, result = x * angle.cos() + y * angle.sin(), masks.clone()
@@ -109,15 +109,33 @@ def remove_part(masks: Tensor, truth: Tensor) -> Tensor:
         if not len(holes):
             mask &= along <= along[object_].quantile(share)
             continue
-        low, high = (object_.nonzero().aminmax(dim=0))
+        low, high = object_.nonzero().aminmax(dim=0)
         for row, column, size in holes:
             center = low + (high - low) * torch.stack([row, column])
-            radius = (high - low) * (0.08 + 0.2 * size) + 2
-            mask &= ((y - center[0]) / radius[0]) ** 2 + ((x - center[1]) / radius[1]) ** 2 >= 1
+            mask &= ~ellipse(y, x, center, (high - low) * (0.08 + 0.2 * size) + 2)
     return result
 
 
-def add_part(masks: Tensor, truth: Tensor) -> Tensor:
+def add_spots(masks: Tensor, truth: Tensor) -> Tensor:
+    """Return masks (P, H, W) with one to three small ellipses on the background, in the same places."""
+    y, x = pixel_grid(masks)
+    size = torch.tensor(masks.shape[1:])
+    spots = [ellipse(y, x, size * spot[:2], size * (0.015 + 0.045 * spot[2:])) for spot in torch.rand(draw(1, 3), 4)]
+    return masks | (torch.stack(spots).any(0) & ~truth)
+
+
+def pixel_grid(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the row and the column of each pixel of masks (..., H, W)."""
+    rows, columns = torch.meshgrid(*(torch.arange(side) for side in masks.shape[-2:]), indexing="ij")
+    return rows, columns
+
+
+def ellipse(y: Tensor, x: Tensor, center: Tensor, radius: Tensor) -> Tensor:
+    """Return where pixels are in an ellipse, whose centre and radii are rows and columns."""
+    return ((y - center[0]) / radius[0]) ** 2 + ((x - center[1]) / radius[1]) ** 2 < 1
+
+
+def add_copy(masks: Tensor, truth: Tensor) -> Tensor:
     """Return masks (P, H, W) with an upper part of the object's own mask repeated elsewhere on the background."""
     height, width = masks.shape[1:]
     angle, distance, share = 2 * math.pi * torch.rand(()), 0.3 + 0.5 * torch.rand(()), 0.3 + 0.7 * torch.rand(())
