@@ -49,20 +49,19 @@ class RolloutDataset(VOSDataset):
         Raises:
             InputError: a file cannot be used, or no mask of the video has an object.
         """
-        for _ in range(MAX_TRIES if torch.rand(()) < ROLLOUT_SHARE else 0):
-            rollout = self.rollouts[index][draw(0, len(self.rollouts[index]) - 1)]
-            if len(rollout) < shortest_rollout(self.segmented):
-                break
-            frames, masks = self._load([rollout[position]
-                                        for position in sample_rollout(len(rollout), draw, self.segmented)])
-            labels, predictions = masks[:, 0], masks[1:1 + ROLLOUT_MEMORY, 1]
-            candidates = self._candidates(labels)
-            if candidates:
-                objects = draw_objects(candidates)
-                predicted = torch.zeros(ROLLOUT_MEMORY, 2, *labels.shape[1:])
-                for number, label in enumerate(objects):
-                    predicted[:, number] = disturb(predictions == label, labels[1:1 + ROLLOUT_MEMORY] == label)
-                return {**self._sample(frames, labels, objects), "predicted": predicted}
+        rollout = self.rollouts[index][draw(0, len(self.rollouts[index]) - 1)]
+        if torch.rand(()) < ROLLOUT_SHARE and len(rollout) >= shortest_rollout(self.segmented):
+            for _ in range(MAX_TRIES):
+                chosen = sample_rollout(len(rollout), draw, self.segmented)
+                frames, masks = self._load([rollout[position] for position in chosen])
+                labels, predictions = masks[:, 0], masks[1:1 + ROLLOUT_MEMORY, 1]
+                candidates = self._candidates(labels)
+                if candidates:
+                    objects = draw_objects(candidates)
+                    predicted = torch.zeros(ROLLOUT_MEMORY, 2, *labels.shape[1:])
+                    for number, label in enumerate(objects):
+                        predicted[:, number] = disturb(predictions == label, labels[1:1 + ROLLOUT_MEMORY] == label)
+                    return {**self._sample(frames, labels, objects), "predicted": predicted}
         return super().sample(index, epoch)
 
 
