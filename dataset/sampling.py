@@ -3,10 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import NotRequired, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing import NotRequired          # new in Python 3.11
 
 MIN_DISTANCE, GROWTH = 5, ((0.1, 10), (0.2, 15), (0.3, 20), (0.4, 25))      # from this fraction of the epochs on
 ROLLOUT_MEMORY = 3

@@ -60,13 +60,13 @@ def figures(label, area, confidence):
 
 
 def test_frames_with_a_low_confidence_or_a_lost_object_are_doubtful():
-    good, low, lost, other = figures(1, 50, 0.92), figures(1, 50, 0.9), figures(1, 0, 0), figures(2, 9, 0.95)
+    good, low, lost, other = figures(1, 50, 0.93), figures(1, 50, 0.91), figures(1, 0, 0), figures(2, 9, 0.95)
     assert not is_doubtful(None, [good, other])
     assert is_doubtful(None, [other, low])
     assert is_doubtful([good, other], [lost, other])
     for before in (None, [], [lost, other], [other]):
         assert not is_doubtful(before, [lost, other])
-    assert not is_doubtful([good], [figures(1, 500, 0.92)])
+    assert not is_doubtful([good], [figures(1, 500, 0.93)])
 
 
 def test_merged_figures_are_those_of_the_pass_of_the_pixels():
@@ -127,7 +127,7 @@ def test_files_of_a_run_agree_with_its_masks(clip, propagate, tmp_path):
     for row in rows:
         assert int(row["area"]) == (read_mask(out / f"{row['frame']}.png") == int(row["object"])).sum()
         annotated, confidence = row["frame"] in ("00001", "00004"), float(row["confidence"])
-        assert row["doubtful"] == str(int(confidence < 0.92 and not annotated))
+        assert row["doubtful"] == str(int(confidence < 0.93 and not annotated))
         assert (confidence == 1) == annotated
         assert 0.3 < float(row["boundary_confidence"]) <= confidence
     with Image.open(out / "confidence/confidence.png") as plot:
