@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from typing import NotRequired          # new in Python 3.11
+    from typing import NotRequired  # new in Python 3.11
 
 MIN_DISTANCE, GROWTH = 5, ((0.1, 10), (0.2, 15), (0.3, 20), (0.4, 25))      # from this fraction of the epochs on
 ROLLOUT_MEMORY = 3
