@@ -61,7 +61,8 @@ def main() -> int:
         start_from_imagenet(network, args.backbone_weights)
     trainer = Trainer(network.to(device, memory_format=torch.channels_last), args.lr, args.steps, args.gamma, args.amp,
                       args.encoder_lr, args.top_k, args.kernel_sigma, args.ema)
-    settings = {name: getattr(args, name) for name in SETTINGS} | {"samples per iteration": samples_per_iteration}
+    settings = {name: getattr(args, name) for name in SETTINGS} | {
+        "samples per iteration": samples_per_iteration, "rollouts": bool(args.rollouts)}
     start = resume(trainer, args, settings) if args.load_model else 0
     schedule = batch_schedule(len(data), args.batch_size, start, args.iterations, args.seed, group.rank,
                               group.world_size)

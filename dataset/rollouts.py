@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dataset.sampling import ROLLOUT_MEMORY, TrainingSample, sample_rollout, shortest_rollout
 from dataset.vos_dataset import MAX_TRIES, VOSDataset, draw, draw_objects
-from util.cli import InputError
+from util.cli import InputError, pluralize, warn
 
 PASSES = {"forward": 1, "backward": -1}         # folders of rollouts, and the order of their frames
 ROLLOUT_SHARE, CUT_SHARE, ADD_SHARE = 0.7, 0.1, 0.25
@@ -25,8 +25,8 @@ class RolloutDataset(VOSDataset):
     """Videos with rollouts: 7 of 10 samples take their memory from one.
 
     Such a sample consists of the first frame of a rollout with its ground truth, three later memory frames with
-    predicted masks, and ``length`` - 3 frames to segment right after them. In some of the predicted masks, a part of
-    the object is removed or a false part is added.
+    predicted masks, and ``length`` - 3 frames, at least one, to segment right after them. In some of the predicted
+    masks, a part of the object is removed or a false part is added.
 
     Args:
         videos, max_distance: see `VOSDataset`.
@@ -34,14 +34,26 @@ class RolloutDataset(VOSDataset):
         options: further arguments of `VOSDataset`.
 
     Raises:
-        InputError: there is no rollout of one of the videos.
+        InputError: there is no rollout of any of the videos. Those without one are named in a warning and sampled as
+            by `VOSDataset`.
     """
 
     def __init__(self, videos: Sequence[Sequence[tuple[Path, Path]]], max_distance: Callable[[int], int],
                  rollouts: Path, **options: int | float):
         super().__init__(videos, max_distance, **options)
         self.segmented = max(1, self.length - ROLLOUT_MEMORY)
-        self.rollouts = [rollouts_of(video, rollouts) for video in videos]
+        if not rollouts.is_dir():
+            raise InputError(f"{rollouts}: no such folder")
+        shortest = shortest_rollout(self.segmented)
+        self.rollouts = [[files for files in rollouts_of(video, rollouts) if len(files) >= shortest]
+                         for video in videos]
+        missing = [video[0][0].parent for video, found in zip(videos, self.rollouts, strict=True) if not found]
+        if len(missing) == len(videos):
+            raise InputError(f"{rollouts}: no rollouts of these videos with at least {shortest} frames; make them with "
+                             f"`python -m scripts.make_rollouts`")
+        if missing:
+            warn(f"{rollouts}: {pluralize(len(missing), 'video')} without a rollout of at least {shortest} frames, the "
+                 f"first: {missing[0]}")
 
     def sample(self, index: int, epoch: int) -> TrainingSample:
         """Return a sample, drawn from the global random state.
@@ -49,8 +61,8 @@ class RolloutDataset(VOSDataset):
         Raises:
             InputError: a file cannot be used, or no mask of the video has an object.
         """
-        rollout = self.rollouts[index][draw(0, len(self.rollouts[index]) - 1)]
-        if torch.rand(()) < ROLLOUT_SHARE and len(rollout) >= shortest_rollout(self.segmented):
+        if self.rollouts[index] and torch.rand(()) < ROLLOUT_SHARE:
+            rollout = self.rollouts[index][draw(0, len(self.rollouts[index]) - 1)]
             for _ in range(MAX_TRIES):
                 chosen = sample_rollout(len(rollout), draw, self.segmented)
                 frames, masks = self._load([rollout[position] for position in chosen])
@@ -61,25 +73,18 @@ class RolloutDataset(VOSDataset):
                     predicted = torch.zeros(ROLLOUT_MEMORY, 2, *labels.shape[1:])
                     for number, label in enumerate(objects):
                         predicted[:, number] = disturb(predictions == label, labels[1:1 + ROLLOUT_MEMORY] == label)
+                    predicted[:, 1] *= 1 - predicted[:, 0]          # false parts can overlap
                     return {**self._sample(frames, labels, objects), "predicted": predicted}
         return super().sample(index, epoch)
 
 
 def rollouts_of(video: Sequence[tuple[Path, Path]], folder: Path) -> list[list[tuple[Path, Path, Path]]]:
-    """Return the (frame, mask, predicted mask) files of each rollout of a video, in its order.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return the (frame, mask, predicted mask) files of each rollout of a video, in its order."""
     found = []
     for name, step in PASSES.items():
         masks = folder / name / video[0][0].parent.name
-        files = [(frame, mask, masks / mask.name) for frame, mask in video[::step] if (masks / mask.name).is_file()]
-        if files:
-            found.append(files)
-    if not found:
-        raise InputError(f"{folder}: no rollout of {video[0][0].parent}; make them with `python -m "
-                         f"scripts.make_rollouts`")
+        found.append([(frame, mask, masks / mask.name) for frame, mask in video[::step]
+                      if (masks / mask.name).is_file()])
     return found
 
 
@@ -116,7 +121,7 @@ def remove_part(masks: Tensor, truth: Tensor) -> Tensor:
 
 
 def add_spots(masks: Tensor, truth: Tensor) -> Tensor:
-    """Return masks (P, H, W) with one to three small ellipses on the background, in the same places."""
+    """Return masks (P, H, W) with one to three small ellipses outside of the object, in the same places."""
     y, x = pixel_grid(masks)
     size = torch.tensor(masks.shape[1:])
     spots = [ellipse(y, x, size * spot[:2], size * (0.015 + 0.045 * spot[2:])) for spot in torch.rand(draw(1, 3), 4)]
@@ -135,7 +140,7 @@ def ellipse(y: Tensor, x: Tensor, center: Tensor, radius: Tensor) -> Tensor:
 
 
 def add_copy(masks: Tensor, truth: Tensor) -> Tensor:
-    """Return masks (P, H, W) with an upper part of the object's own mask repeated elsewhere on the background."""
+    """Return masks (P, H, W) with an upper part of the object's own mask repeated elsewhere, outside of the object."""
     height, width = masks.shape[1:]
     angle, distance, share = 2 * math.pi * torch.rand(()), 0.3 + 0.5 * torch.rand(()), 0.3 + 0.7 * torch.rand(())
     down, right = round(float(angle.sin() * distance) * height), round(float(angle.cos() * distance) * width)

@@ -74,7 +74,7 @@ class MetricAverage:
         self.window = []
         ranks, overlaps = zip(*self.group.gather((sums, overlaps)), strict=True)
         losses = {}
-        for name in dict.fromkeys(name for rank in ranks for name in rank):
+        for name in sorted({name for rank in ranks for name in rank}, key=lambda name: (len(name), name)):
             totals, counts = zip(*(rank[name] for rank in ranks if name in rank), strict=True)
             losses[name] = sum(totals) / sum(counts)
         overlaps = torch.tensor(overlaps).sum(0)

@@ -4,11 +4,13 @@
 
 The masks of the first frame with an object are propagated to the end, and those of the last one to the start. The
 predicted masks are DIR/forward/<video>/<frame>.png and DIR/backward/<video>/<frame>.png. Finished videos are skipped,
-so that the same command resumes; use a new folder for other weights or settings.
+so that the same command resumes; use a new folder for other weights or settings. If a video cannot be used, its error
+is printed and the others continue; the exit code is then 2.
 """
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +30,7 @@ def make_rollout(core: StreamCore, files: Sequence[tuple[Path, Path]], folder: P
         files: the (frame, mask) files of the video, in the order in which it is propagated.
 
     Raises:
-        InputError: a file cannot be used.
+        InputError: a file cannot be used, or no mask has an object.
     """
     from dataset.image_io import fit_mask, read_frame, read_mask, write_mask
     from util.files import atomic_folder
@@ -45,9 +47,11 @@ def make_rollout(core: StreamCore, files: Sequence[tuple[Path, Path]], folder: P
             except ValueError as error:                     # such as a frame of another size
                 raise InputError(f"{frame_path}: {error}") from error
             write_mask(partial / mask_path.name, label_map, davis_palette())
+        if not core.labels:
+            raise InputError(f"{files[0][1].parent}: no object in these masks")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="output folder")
     parser.add_argument("--davis_root", type=Path, default="../DAVIS", metavar="DIR",
@@ -67,14 +71,19 @@ def main() -> None:
     videos = davis_training_videos(args.davis_root)
     network = load_for_propagation(args.model, pick_device(args.device))
     prepare_folder(args.folder)
-    size = None if args.size == -1 else args.size
+    size, failed = None if args.size == -1 else args.size, False
     with progress_bar(len(PASSES) * len(videos), "passes") as bar:
         for video in videos:
             for name, step in PASSES.items():
                 folder = args.folder / name / video[0][0].parent.name
-                if not folder.is_dir():
-                    make_rollout(StreamCore(network, size), video[::step], folder)
+                try:
+                    if not folder.is_dir():
+                        make_rollout(StreamCore(network, size), video[::step], folder)
+                except InputError as error:
+                    print(f"\nerror: {error}", file=sys.stderr, flush=True)
+                    failed = True
                 bar.increment()
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

@@ -98,7 +98,13 @@ def test_a_frame_of_another_size_is_named(tmp_path):
     failed = make(tmp_path / "rollouts", root)
     assert failed.returncode == 2
     assert f"error: {frame}: frame of 64x64 pixels: the frames before it have another size" in failed.stderr
-    assert not list((tmp_path / "rollouts/forward").glob("*"))
+    assert [path.name for path in (tmp_path / "rollouts/forward").iterdir()] == ["v1"]       # the others continue
+    for mask in (root / "DAVIS/2017/trainval/Annotations/480p/v1").iterdir():
+        Image.new("L", (160, 120)).save(mask)
+    failed = make(tmp_path / "others", root)
+    assert failed.returncode == 2
+    assert "v1: no object in these masks" in failed.stderr
+    assert not list((tmp_path / "others/backward").iterdir())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
@@ -144,20 +150,36 @@ def test_samples_take_their_memory_from_a_rollout(videos, tmp_path, monkeypatch,
                    for frame, mask, predicted in loaded[-1])
 
 
-def test_some_samples_have_no_rollout_and_short_videos_never(videos, tmp_path):
-    folder = copy_masks(videos, tmp_path)
+@pytest.mark.parametrize("reason", ["short", "missing"])
+def test_some_samples_have_no_rollout_and_some_videos_never(videos, tmp_path, capsys, reason):
+    if reason == "short":           # two frames to segment need a video of eight
+        videos = [videos[0], videos[1][:7]]
+    folder = copy_masks(videos[:1] if reason == "missing" else videos, tmp_path)
     data = rollouts.RolloutDataset(videos, lambda epoch: 5, folder, size=32, length=5)
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"{folder}: 1 video without a rollout of at least 8 frames, the first: " in message
+    assert message.endswith("v1")
     torch.manual_seed(0)
     kinds = ["predicted" in data.sample(0, 0) for _ in range(60)]
     assert 0.5 < np.mean(kinds) < 0.9
-    data = rollouts.RolloutDataset(videos, lambda epoch: 5, folder, size=32, length=8)         # needs 17 frames
-    assert not any("predicted" in data.sample(0, 0) for _ in range(10))
+    assert not any("predicted" in data.sample(1, 0) for _ in range(10))
 
 
-def test_missing_rollouts_are_named(videos, tmp_path):
-    copy_masks(videos[:1], tmp_path)
-    with pytest.raises(InputError, match=r"no rollout of .*v1; make them with `python -m scripts.make_rollouts`"):
+def test_a_folder_without_rollouts_is_refused(videos, tmp_path):
+    with pytest.raises(InputError, match=r"no rollouts of these videos with at least 5 frames; make them with"):
         rollouts.RolloutDataset(videos, lambda epoch: 5, tmp_path)
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        rollouts.RolloutDataset(videos, lambda epoch: 5, tmp_path / "nowhere")
+
+
+def test_objects_do_not_overlap_in_memory(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(rollouts, "ROLLOUT_SHARE", 1)
+    monkeypatch.setattr(rollouts, "CUT_SHARE", 0)
+    monkeypatch.setattr(rollouts, "ADD_SHARE", 1)
+    data = rollouts.RolloutDataset(videos, lambda epoch: 5, copy_masks(videos, tmp_path), size=96)
+    for seed in range(30):
+        torch.manual_seed(seed)
+        assert data.sample(seed % 2, 0)["predicted"].sum(1).max() <= 1
 
 
 def moving_disc():
@@ -256,7 +278,11 @@ def test_training_with_rollouts(train, data, videos, made, tmp_path):  # noqa: F
     out = train(*LITE, "--id", "r", "--stage", 2, "-i", 4, "--frames", 5, "--rollouts", made, "--davis_root",
                 data / "DAVIS", "--debug").out
     assert {"loss_1", "loss_4"} <= {line.split("[")[2].split("]")[0] for line in out.splitlines() if "[TRAIN]" in line}
-    with pytest.raises(InputError, match="no rollout of"):
+    train(*LITE, "--id", "s", "--stage", 2, "-i", 1, "--frames", 5, "--rollouts", made, "--davis_root", data / "DAVIS")
+    resumed = train(*LITE, "--stage", 2, "-i", 2, "--frames", 5, "--davis_root", data / "DAVIS", "--load_model",
+                    next(tmp_path.glob("saves/*_s/*_checkpoint.pth"))).err
+    assert "was saved with rollouts True and resumes with False" in " ".join(resumed.split())
+    with pytest.raises(InputError, match="no rollouts of these videos"):
         train(*LITE, "--stage", 2, "-i", 1, "--rollouts", tmp_path, "--davis_root", data / "DAVIS")
 
 
