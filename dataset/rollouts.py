@@ -64,18 +64,25 @@ class RolloutDataset(VOSDataset):
         if self.rollouts[index] and torch.rand(()) < ROLLOUT_SHARE:
             rollout = self.rollouts[index][draw(0, len(self.rollouts[index]) - 1)]
             for _ in range(MAX_TRIES):
-                chosen = sample_rollout(len(rollout), draw, self.segmented)
-                frames, masks = self._load([rollout[position] for position in chosen])
-                labels, predictions = masks[:, 0], masks[1:1 + ROLLOUT_MEMORY, 1]
-                candidates = self._candidates(labels)
-                if candidates:
-                    objects = draw_objects(candidates)
-                    predicted = torch.zeros(ROLLOUT_MEMORY, 2, *labels.shape[1:])
-                    for number, label in enumerate(objects):
-                        predicted[:, number] = disturb(predictions == label, labels[1:1 + ROLLOUT_MEMORY] == label)
-                    predicted[:, 1] *= 1 - predicted[:, 0]          # false parts can overlap
-                    return {**self._sample(frames, labels, objects), "predicted": predicted}
+                sample = self._rollout_sample(rollout)
+                if sample:
+                    return sample
         return super().sample(index, epoch)
+
+    def _rollout_sample(self, rollout: Sequence[tuple[Path, Path, Path]]) -> TrainingSample | None:
+        """Return a sample from the (frame, mask, predicted mask) files; None if its first crop has no object."""
+        chosen = sample_rollout(len(rollout), draw, self.segmented)
+        frames, masks = self._load([rollout[position] for position in chosen])
+        labels, predictions = masks[:, 0], masks[1:1 + ROLLOUT_MEMORY, 1]
+        candidates = self._candidates(labels)
+        if not candidates:
+            return None
+        objects = draw_objects(candidates)
+        predicted = torch.zeros(ROLLOUT_MEMORY, 2, *labels.shape[1:])
+        for number, label in enumerate(objects):
+            predicted[:, number] = disturb(predictions == label, labels[1:1 + ROLLOUT_MEMORY] == label)
+        predicted[:, 1] *= 1 - predicted[:, 0]          # false parts can overlap
+        return {**self._sample(frames, labels, objects), "predicted": predicted}
 
 
 def rollouts_of(video: Sequence[tuple[Path, Path]], folder: Path) -> list[list[tuple[Path, Path, Path]]]:
