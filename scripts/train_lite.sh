@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Train the lite network from ImageNet weights: synthetic images, then real and composed videos; 16-bit weights.
+# Train the lite network from ImageNet weights: synthetic images, then real and composed videos, then the same with
+# predicted masks in memory; 16-bit weights.
 #
 #   scripts/train_lite.sh DIR --davis_root DAVIS [--annotated A...] [--parts P...] [--static_root S] [--yv_root Y]
 #
@@ -86,10 +87,14 @@ stage() {
 # Static images, then videos. Inference always has the last frame in memory, so the frames of a sample are near each
 # other.
 stage s0 900 "700" --stage 0 -b 4 --size 160 --lr 1e-3 --static_root "${static:-made/static}"
-videos=(--stage 2 -b 2 --kernel_sigma 7 --max_distance 5 --ema 0.998 --davis_root "$davis"
+videos=(--stage 2 --kernel_sigma 7 --max_distance 5 --ema 0.998 --davis_root "$davis"
         --yv_root "${youtube:-composed/YouTube}")
-stage a 1500 "1000 1300" "${videos[@]}" --size 256 --frames 5 --lr 3e-4
+stage a 1500 "1000 1300" "${videos[@]}" -b 2 --size 256 --frames 5 --lr 3e-4
 middle=$weights
-stage b 2400 "1500 2000" "${videos[@]}" --size 320 --frames 6 --lr 2e-4
-# The average scores higher than either.
-"$PYTHON" -m scripts.shrink_weights "$middle" "$weights" lite.pth
+stage b 2400 "1500 2000" "${videos[@]}" -b 2 --size 320 --frames 6 --lr 2e-4
+# The average scores higher than either. It predicts the masks that are in memory in the last stage.
+[ -f average.pth ] || "$PYTHON" -m scripts.shrink_weights "$middle" "$weights" average.pth
+"$PYTHON" -m scripts.make_rollouts rollouts --davis_root "$davis" --model average.pth
+weights=average.pth
+stage c 3000 "2000" "${videos[@]}" -b 1 --size 320 --frames 6 --lr 1e-4 --rollouts rollouts
+"$PYTHON" -m scripts.shrink_weights "$weights" lite.pth

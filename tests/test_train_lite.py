@@ -5,8 +5,8 @@ import subprocess
 import pytest
 from commands import ROOT
 
-# Logs its arguments and writes the files of train.py and shrink_weights.py. Run $STOP is interrupted. $AMP is the flag
-# for mixed precision, if any.
+# Logs its arguments and writes the files of train.py, shrink_weights.py and make_rollouts.py. Run $STOP is interrupted.
+# $AMP is the flag for mixed precision, if any.
 PYTHON = """#!/bin/sh
 case "$2" in
     *efficientnet*) exit "${MISSING:-0}" ;;
@@ -14,7 +14,8 @@ case "$2" in
 esac
 echo "$@" >> "$LOG"
 case "$*" in
-    *shrink_weights*) cat "$3" "$4" > "$5" ;;
+    *shrink_weights*average.pth) cat "$3" "$4" > "$5" ;;
+    *shrink_weights*) cp "$3" "$4" ;;
     *train.py*)
         mkdir -p "saves/now_$5"
         cd "saves/now_$5"
@@ -22,7 +23,7 @@ case "$*" in
         echo "$5" > "now_$5_$7.pth" ;;
 esac
 """
-STAGES = ["s0", "a", "b"]
+STAGES = ["s0", "a", "b", "c"]
 
 
 @pytest.fixture
@@ -61,12 +62,15 @@ def test_all_stages_run_in_order(recipe, tmp_path):
     assert list(trained) == STAGES
     assert trained["s0"] == ("900 --steps 700 --gamma 0.3 --encoder_lr 0.1 --save_every 250 --num_workers 3 --amp "
                              "--stage 0 -b 4 --size 160 --lr 1e-3 --static_root made/static")
-    for name, before in zip(STAGES[1:], STAGES, strict=False):
-        assert f" --load_network saves/now_{before}/now_{before}_{trained[before].split()[0]}.pth " in trained[name]
+    files = {name: f"saves/now_{name}/now_{name}_{trained[name].split()[0]}.pth" for name in STAGES}
+    for name, before in zip("abc", (files["s0"], files["a"], "average.pth"), strict=True):
+        assert f" --load_network {before} " in trained[name]
         assert f" --davis_root {tmp_path}/DAVIS --yv_root composed/YouTube " in trained[name]
-    files = " ".join(f"saves/now_{name}/now_{name}_{trained[name].split()[0]}.pth" for name in "ab")
-    assert commands[-1] == f"-m scripts.shrink_weights {files} lite.pth"
-    assert (tmp_path / "work/lite.pth").read_text() == "a\nb\n"
+    assert commands[-4:-2] == [f"-m scripts.shrink_weights {files['a']} {files['b']} average.pth",
+                               f"-m scripts.make_rollouts rollouts --davis_root {tmp_path}/DAVIS --model average.pth"]
+    assert trained["c"].endswith(" --rollouts rollouts")
+    assert commands[-1] == f"-m scripts.shrink_weights {files['c']} lite.pth"
+    assert (tmp_path / "work/lite.pth").read_text() == "c\n"
 
 
 def test_the_published_static_data_and_more_iterations(recipe, tmp_path):
@@ -83,7 +87,7 @@ def test_youtube_replaces_the_composed_videos(recipe, tmp_path):
     code, _, commands = recipe("work", "--davis_root", "DAVIS", "--yv_root", "You Tube")
     assert code == 0
     assert not any("make_dataset composed" in line for line in commands)
-    for name in "ab":
+    for name in "abc":
         assert f"--yv_root {tmp_path}/You Tube " in runs(commands)[name]
 
 
@@ -91,12 +95,17 @@ def test_the_same_command_resumes(recipe):
     code, _, commands = recipe("work", "--davis_root", "DAVIS", STOP="a")
     assert code == 130
     assert list(runs(commands)) == ["s0", "a"]
-    code, _, commands = recipe("work", "--davis_root", "DAVIS")
-    assert code == 0
-    assert list(runs(commands)) == ["a", "b"]
+    code, _, commands = recipe("work", "--davis_root", "DAVIS", STOP="c")
+    assert code == 130
+    assert list(runs(commands)) == ["a", "b", "c"]
     assert " --load_model saves/now_a/now_a_checkpoint.pth --load_network saves/now_s0/now_s0_900.pth " in \
         runs(commands)["a"]
     assert "--load_model" not in runs(commands)["b"]
+    code, _, commands = recipe("work", "--davis_root", "DAVIS")
+    assert code == 0
+    assert list(runs(commands)) == ["c"]
+    assert " --load_model saves/now_c/now_c_checkpoint.pth --load_network average.pth " in runs(commands)["c"]
+    assert not any(line.endswith(" average.pth") for line in commands if "shrink_weights" in line)
     _, _, commands = recipe("work", "--davis_root", "DAVIS")
     assert not runs(commands)
 
