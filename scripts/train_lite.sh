@@ -91,7 +91,7 @@ videos=(--stage 2 --kernel_sigma 7 --max_distance 5 --ema 0.998 --davis_root "$d
         --yv_root "${youtube:-composed/YouTube}")
 stage a 1500 "1000 1300" "${videos[@]}" -b 2 --size 256 --frames 5 --lr 3e-4
 middle=$weights
-stage b 2400 "1500 2000" "${videos[@]}" -b 2 --size 320 --frames 6 --lr 2e-4
+stage b 1200 "900" "${videos[@]}" -b 2 --size 320 --frames 6 --lr 2e-4
 # The average scores higher than either. It predicts the masks that are in memory in the last stage.
 [ -f average.pth ] || "$PYTHON" -m scripts.shrink_weights "$middle" "$weights" average.pth
 "$PYTHON" -m scripts.make_rollouts rollouts --davis_root "$davis" --model average.pth
