@@ -90,11 +90,7 @@ stage s0 900 "700" --stage 0 -b 4 --size 160 --lr 1e-3 --static_root "${static:-
 videos=(--stage 2 --kernel_sigma 7 --max_distance 5 --ema 0.998 --davis_root "$davis"
         --yv_root "${youtube:-composed/YouTube}")
 stage a 1500 "1000 1300" "${videos[@]}" -b 2 --size 256 --frames 5 --lr 3e-4
-middle=$weights
 stage b 1200 "900" "${videos[@]}" -b 2 --size 320 --frames 6 --lr 2e-4
-# The average scores higher than either. It predicts the masks that are in memory in the last stage.
-[ -f average.pth ] || "$PYTHON" -m scripts.shrink_weights "$middle" "$weights" average.pth
-"$PYTHON" -m scripts.make_rollouts rollouts --davis_root "$davis" --model average.pth
-weights=average.pth
+"$PYTHON" -m scripts.make_rollouts rollouts --davis_root "$davis" --model "$weights"
 stage c 3000 "2000" "${videos[@]}" -b 1 --size 320 --frames 6 --lr 1e-4 --rollouts rollouts
 "$PYTHON" -m scripts.shrink_weights "$weights" lite.pth

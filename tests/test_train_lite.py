@@ -5,8 +5,8 @@ import subprocess
 import pytest
 from commands import ROOT
 
-# Logs its arguments and writes the files of train.py, shrink_weights.py and make_rollouts.py. Run $STOP is interrupted.
-# $AMP is the flag for mixed precision, if any.
+# Logs its arguments and writes the files of train.py and shrink_weights.py. Run $STOP is interrupted. $AMP is the flag
+# for mixed precision, if any.
 PYTHON = """#!/bin/sh
 case "$2" in
     *efficientnet*) exit "${MISSING:-0}" ;;
@@ -14,7 +14,6 @@ case "$2" in
 esac
 echo "$@" >> "$LOG"
 case "$*" in
-    *shrink_weights*average.pth) cat "$3" "$4" > "$5" ;;
     *shrink_weights*) cp "$3" "$4" ;;
     *train.py*)
         mkdir -p "saves/now_$5"
@@ -63,11 +62,10 @@ def test_all_stages_run_in_order(recipe, tmp_path):
     assert trained["s0"] == ("900 --steps 700 --gamma 0.3 --encoder_lr 0.1 --save_every 250 --num_workers 3 --amp "
                              "--stage 0 -b 4 --size 160 --lr 1e-3 --static_root made/static")
     files = {name: f"saves/now_{name}/now_{name}_{trained[name].split()[0]}.pth" for name in STAGES}
-    for name, before in zip("abc", (files["s0"], files["a"], "average.pth"), strict=True):
-        assert f" --load_network {before} " in trained[name]
+    for name, before in zip(STAGES[1:], STAGES, strict=False):
+        assert f" --load_network {files[before]} " in trained[name]
         assert f" --davis_root {tmp_path}/DAVIS --yv_root composed/YouTube " in trained[name]
-    assert commands[-4:-2] == [f"-m scripts.shrink_weights {files['a']} {files['b']} average.pth",
-                               f"-m scripts.make_rollouts rollouts --davis_root {tmp_path}/DAVIS --model average.pth"]
+    assert commands[-3] == f"-m scripts.make_rollouts rollouts --davis_root {tmp_path}/DAVIS --model {files['b']}"
     assert trained["c"].endswith(" --rollouts rollouts")
     assert commands[-1] == f"-m scripts.shrink_weights {files['c']} lite.pth"
     assert (tmp_path / "work/lite.pth").read_text() == "c\n"
@@ -104,8 +102,8 @@ def test_the_same_command_resumes(recipe):
     code, _, commands = recipe("work", "--davis_root", "DAVIS")
     assert code == 0
     assert list(runs(commands)) == ["c"]
-    assert " --load_model saves/now_c/now_c_checkpoint.pth --load_network average.pth " in runs(commands)["c"]
-    assert not any(line.endswith(" average.pth") for line in commands if "shrink_weights" in line)
+    assert " --load_model saves/now_c/now_c_checkpoint.pth --load_network saves/now_b/now_b_1200.pth " in \
+        runs(commands)["c"]
     _, _, commands = recipe("work", "--davis_root", "DAVIS")
     assert not runs(commands)
 
