@@ -14,7 +14,8 @@ case "$2" in
 esac
 echo "$@" >> "$LOG"
 case "$*" in
-    *shrink_weights*) cp "$3" "$4" ;;
+    *make_rollouts*) exit "${ROLLOUTS:-0}" ;;
+    *shrink_weights*) cat "$3" "$4" > "$5" ;;
     *train.py*)
         mkdir -p "saves/now_$5"
         cd "saves/now_$5"
@@ -65,10 +66,11 @@ def test_all_stages_run_in_order(recipe, tmp_path):
     for name, before in zip(STAGES[1:], STAGES, strict=False):
         assert f" --load_network {files[before]} " in trained[name]
         assert f" --davis_root {tmp_path}/DAVIS --yv_root composed/YouTube " in trained[name]
-    assert commands[-3] == f"-m scripts.make_rollouts rollouts --davis_root {tmp_path}/DAVIS --model {files['b']}"
-    assert trained["c"].endswith(" --rollouts rollouts")
-    assert commands[-1] == f"-m scripts.shrink_weights {files['c']} lite.pth"
-    assert (tmp_path / "work/lite.pth").read_text() == "c\n"
+    assert commands[-3] == (f"-m scripts.make_rollouts rollouts_now_b_1200 --davis_root {tmp_path}/DAVIS "
+                            f"--model {files['b']}")
+    assert trained["c"].endswith(" --rollouts rollouts_now_b_1200")
+    assert commands[-1] == f"-m scripts.shrink_weights {files['b']} {files['c']} lite.pth"
+    assert (tmp_path / "work/lite.pth").read_text() == "b\nc\n"
 
 
 def test_the_published_static_data_and_more_iterations(recipe, tmp_path):
@@ -106,6 +108,15 @@ def test_the_same_command_resumes(recipe):
         runs(commands)["c"]
     _, _, commands = recipe("work", "--davis_root", "DAVIS")
     assert not runs(commands)
+
+
+def test_the_last_stage_runs_without_a_video_that_cannot_be_used(recipe):
+    code, _, commands = recipe("work", "--davis_root", "DAVIS", ROLLOUTS="130")
+    assert code != 0
+    assert list(runs(commands)) == ["s0", "a", "b"]
+    code, _, commands = recipe("work", "--davis_root", "DAVIS", ROLLOUTS="2")
+    assert code == 0
+    assert list(runs(commands)) == ["c"]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
