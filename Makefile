@@ -7,7 +7,7 @@ PYTHON ?= python3
 RUN = .venv/bin/python
 INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check
 # One process per core, each with one thread, is faster than one process with all.
-TESTS = OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4
+TESTS = OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo check test clean
 

@@ -1,6 +1,8 @@
 """Rollouts: how they are made, sampled and disturbed, and training with predicted masks in memory."""
 import random
+import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from test_train_script import LITE, train  # noqa: F401
 from test_training_data import video_root
 
 import dataset.rollouts as rollouts
+import scripts.make_rollouts
 from dataset.image_io import read_mask
 from dataset.sampling import ROLLOUT_MEMORY, sample_rollout, shortest_rollout
 from dataset.stages import davis_training_videos
@@ -35,15 +38,23 @@ def videos(data):
 def made(data, tmp_path_factory):
     """Rollouts by lite at a small size."""
     folder = tmp_path_factory.mktemp("rollouts")
-    make(folder, data)
+    subprocess.run(make_rollouts(folder, data), cwd=ROOT, check=True)
     return folder
 
 
-def make(folder, data, *arguments):
-    """Run the script."""
-    return subprocess.run(command("scripts/make_rollouts.py", folder, "--davis_root", data / "DAVIS", "--model", "lite",
-                                  "--size", 64, "--device", "cpu", *arguments),
-                          cwd=ROOT, capture_output=True, text=True)
+def make_rollouts(folder, data):
+    """The command line of the script."""
+    return command("scripts/make_rollouts.py", folder, "--davis_root", data / "DAVIS", "--model", "lite", "--size", 64,
+                   "--device", "cpu")
+
+
+@pytest.fixture
+def make(monkeypatch, capsys):
+    """Runs the script in this process and returns its exit code and standard error."""
+    def run(folder, data):
+        monkeypatch.setattr(sys, "argv", make_rollouts(folder, data)[2:])
+        return scripts.make_rollouts.main(), capsys.readouterr().err
+    return run
 
 
 def copy_masks(videos, folder, passes=("forward", "backward")):
@@ -58,7 +69,7 @@ def copy_masks(videos, folder, passes=("forward", "backward")):
 
 
 @pytest.mark.slow
-def test_rollouts_start_from_the_first_and_from_the_last_mask(data, videos, made):
+def test_rollouts_start_from_the_first_and_from_the_last_mask(data, videos, made, make):
     for video in videos:
         name = video[0][0].parent.name
         for direction, start in (("forward", 0), ("backward", -1)):
@@ -68,42 +79,38 @@ def test_rollouts_start_from_the_first_and_from_the_last_mask(data, videos, made
             assert (predicted == truth).mean() > 0.98                  # but for edges, at 64 pixels
             assert (predicted == 1).sum() > 0.8 * (truth == 1).sum()
     times = {path: path.stat().st_mtime_ns for path in made.rglob("*.png")}
-    done = make(made, data)
-    assert done.returncode == 0, done.stderr
+    assert make(made, data)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*.png")} == times
 
 
 @pytest.mark.slow
-def test_an_unfinished_video_is_made_again_and_a_missing_folder_named(data, made, tmp_path):
-    folder = tmp_path / "copy"
-    assert make(folder, data).returncode == 0
+def test_an_unfinished_video_is_made_again_and_a_missing_folder_named(data, made, make, tmp_path):
+    folder = shutil.copytree(made, tmp_path / "copy")
     removed = folder / "backward/v1"
     for path in removed.iterdir():
         path.unlink()
     removed.rmdir()
-    assert make(folder, data).returncode == 0
+    assert make(folder, data)[0] == 0
     for path in (made / "backward/v1").iterdir():
         assert (removed / path.name).read_bytes() == path.read_bytes()
-    failed = make(tmp_path / "other", tmp_path)
-    assert failed.returncode == 2
-    assert "train.txt: no such file" in failed.stderr
-    assert "Traceback" not in failed.stderr
+    with pytest.raises(InputError, match=r"train\.txt: no such file"):
+        make(tmp_path / "other", tmp_path)
 
 
 @pytest.mark.slow
-def test_a_frame_of_another_size_is_named(tmp_path):
+def test_a_frame_of_another_size_is_named(make, tmp_path):
     root = video_root(tmp_path)
     frame = sorted((root / "DAVIS/2017/trainval/JPEGImages/480p/v0").iterdir())[2]
     Image.open(frame).resize((80, 80)).save(frame)
-    failed = make(tmp_path / "rollouts", root)
-    assert failed.returncode == 2
-    assert f"error: {frame}: frame of 64x64 pixels: the frames before it have another size" in failed.stderr
+    code, errors = make(tmp_path / "rollouts", root)
+    assert code == 2
+    assert f"error: {frame}: frame of 64x64 pixels: the frames before it have another size" in errors
     assert [path.name for path in (tmp_path / "rollouts/forward").iterdir()] == ["v1"]       # the others continue
     for mask in (root / "DAVIS/2017/trainval/Annotations/480p/v1").iterdir():
         Image.new("L", (160, 120)).save(mask)
-    failed = make(tmp_path / "others", root)
-    assert failed.returncode == 2
-    assert "v1: no object in these masks" in failed.stderr
+    code, errors = make(tmp_path / "others", root)
+    assert code == 2
+    assert "v1: no object in these masks" in errors
     assert not list((tmp_path / "others/backward").iterdir())
 
 
