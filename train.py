@@ -39,7 +39,7 @@ def main() -> int:
     from model.pretrained import start_from_imagenet, start_from_network
     from model.variants import build
     from util.allocation import keep_memory
-    from util.device import ProcessGroup, pick_device
+    from util.device import ProcessGroup, pick_device, warn_of_slow_amp
     from util.logger import Logger, describe_commit
 
     group = ProcessGroup.join()
@@ -74,6 +74,8 @@ def main() -> int:
         if args.id.upper() != "NULL":
             folder = create_run_folder(args.id)
         logger = Logger(args.id, LOG / folder.name if folder else None)
+        if args.amp:
+            warn_of_slow_amp(device)
         logger.text("hyperpara", json.dumps(vars(args), default=str))
         logger.text("git", describe_commit(Path(__file__).parent))
         epochs = math.ceil(args.iterations / iterations_per_epoch)

@@ -21,7 +21,7 @@ from model.defaults import INFERENCE_DEFAULTS, KERNEL_SIGMA, STRIDE
 from model.network import PropagationNetwork
 from util.allocation import keep_memory
 from util.cli import InputError, is_out_of_memory, pluralize, warn
-from util.device import has_bfloat16_instructions
+from util.device import has_bfloat16_instructions, warn_of_slow_amp
 from util.normalization import normalize
 
 MIN_BYTES_PER_PIXEL = 120       # at the inference size; measured: 200 (lite) to 600 (published) with one object
@@ -45,6 +45,8 @@ class PropagationConfig:
         size = args.size or defaults.size or args.default_size
         kernel_sigma = defaults.kernel_sigma or (KERNEL_SIGMA if args.use_km else None)
         amp = default_amp(network) if args.amp is None else args.amp
+        if amp:
+            warn_of_slow_amp(next(network.parameters()).device)
         return cls(None if args.no_top else args.top_k or defaults.top_k, None if args.no_km else kernel_sigma,
                    args.mem_every or defaults.mem_every, args.max_memory_frames, amp, None if size == -1 else size,
                    args.num_workers)

@@ -4,7 +4,7 @@
 //
 // Tiles are transformed in stripes that fit the cache. Then each thread takes WIDTH output channels at a time: it
 // transforms their filters, multiplies, and transforms the products back, so that these stay in its own cache.
-constexpr int64_t ELEMENTS_IN_STRIPE = 1 << 22;         // of transformed tiles
+constexpr int64_t ELEMENTS_IN_STRIPE = LANES << 18;     // of transformed tiles: 16 MB with AVX-512, 8 MB with AVX2
 
 // Transform a column of x to a column of y, with strides between their elements. Zeros in the matrix cost nothing.
 template <int I, int K>

@@ -296,9 +296,12 @@ def test_kernelized_reading_is_by_the_networks_default_or_as_asked(variant, flag
     ("lite", "avx512_bf16", (), True), ("lite", "amx_bf16", (), True), ("lite", "avx512_f", (), False),
     ("lite", "avx512_bf16", ("--no_amp",), False), ("lite", "avx512_f", ("--amp",), True),
     ("published", "avx512_bf16", (), False), ("published", "avx512_f", ("--amp",), True)])
-def test_lite_computes_in_16_bits_where_the_cpu_has_the_instructions(monkeypatch, variant, instruction, flags, amp):
+def test_lite_computes_in_16_bits_where_the_cpu_has_the_instructions(monkeypatch, capsys, variant, instruction, flags,
+                                                                    amp):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instruction: True}, raising=False)
     assert PropagationConfig.from_args(parse(*flags), build(variant)).amp is amp
+    warned = "warning: --amp: PyTorch reports no bfloat16 instructions of this CPU" in capsys.readouterr().err
+    assert warned is (flags == ("--amp",))             # here only for a CPU without them
 
 
 def test_sizes_are_by_the_networks_default_or_as_asked():

@@ -301,3 +301,10 @@ def test_bad_input_is_refused_at_the_start(train, tmp_path, arguments, message):
         train(*LITE, "--id", "x", *arguments)
     assert message in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("instruction", "warned"), [("avx512_f", True), ("avx512_bf16", False)])
+def test_mixed_precision_is_called_slow_on_a_cpu_without_bfloat16(train, monkeypatch, instruction, warned):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instruction: True}, raising=False)
+    errors = train(*LITE, "--stage", 0, "-i", 1, "--amp", "--device", "cpu", "--debug").err
+    assert ("warning: --amp: PyTorch reports no bfloat16 instructions of this CPU" in errors) is warned

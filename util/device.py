@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import distributed
 
-from util.cli import InputError, default_signals, first_line
+from util.cli import InputError, default_signals, first_line, warn
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 WAIT_TIMEOUT = timedelta(days=7)         # for the slowest process; one that has ended is noticed at once
@@ -46,6 +46,12 @@ def has_bfloat16_instructions(device: torch.device) -> bool:
     """Return whether the device is a CPU with instructions for bfloat16; old versions of PyTorch cannot tell."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def warn_of_slow_amp(device: torch.device) -> None:
+    """Warn that mixed precision is slow, if the device is a CPU without instructions for bfloat16."""
+    if device.type == "cpu" and not has_bfloat16_instructions(device):
+        warn("--amp: PyTorch reports no bfloat16 instructions of this CPU; without them, this takes many times as long")
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
