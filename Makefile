@@ -1,5 +1,5 @@
 # make demo    propagate masks through two short clips and write overlays of the result
-# make check   linter and fast tests, under 90 s on two cores
+# make check   linter and fast tests, 1 to 2 minutes on two cores
 # make test    linter and all tests
 # Each sets up .venv first; only check and test install requirements-dev.txt.
 
